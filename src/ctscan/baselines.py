@@ -6,6 +6,10 @@ positive side of the classifier's own boundary from .5 up.
 
 from typing import NamedTuple
 
+from ctscan import seeds
+from ctscan.errors import UserError
+from ctscan.metrics import Labels, Scores, checked_labels
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -16,10 +20,6 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-
-from ctscan import seeds
-from ctscan.errors import UserError
-from ctscan.metrics import Labels, Scores, checked_labels
 
 THUMBNAIL = 28  # pixels, square
 HOG_SIDE = 128  # pixels, square

@@ -1,13 +1,15 @@
 """How far scores can be read as probabilities, and temperature scaling to bring them closer."""
 
+from collections.abc import Mapping
+
+from ctscan.metrics import Scores, checked
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss
-
-from ctscan.metrics import Scores, checked
 
 # A float32 sigmoid reaches 0 and 1, whose logits are infinite; the clip is at Keras' own epsilon.
 CLIP = 1e-7
@@ -83,3 +85,16 @@ def apply_temperature(scores: npt.ArrayLike, temperature: float) -> Scores:
 def _logits(scores: Scores) -> Scores:
     logits: Scores = logit(np.clip(scores, CLIP, 1 - CLIP))
     return logits
+
+
+def before_and_after(
+    labels: npt.ArrayLike, scores: Mapping[str, Scores], temperatures: Mapping[str, float], bins: int
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """For each model the reliability tables `before` and `after` temperature scaling, on test."""
+    return {
+        model: {
+            "before": reliability(labels, values, bins, f"test, {model}"),
+            "after": reliability(labels, apply_temperature(values, temperatures[model]), bins, f"test, {model}"),
+        }
+        for model, values in scores.items()
+    }

@@ -4,15 +4,15 @@ Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile method. 
 each image, so that every metric of all resamples is a few matrix operations.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-from scipy.stats import binomtest
+from typing import Any, NamedTuple
 
 from ctscan import seeds
 from ctscan.errors import UserError
 from ctscan.metrics import HEADLINE, Labels, Scores, checked, checked_labels
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
 
 LEVEL = 0.95
 GRID = np.linspace(0, 1, 101)
@@ -65,7 +65,7 @@ def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int
 
 def headline_intervals(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, resamples: Resamples, name: str
-) -> dict[str, dict[str, float] | str | int | float]:
+) -> dict[str, Any]:
     """`{metric: {"low", "high"}}` for each metric in `HEADLINE`, with what was resampled beside it.
 
     A perfect metric has an interval of no width: the percentile method can't see errors that the set doesn't hold.
@@ -76,9 +76,7 @@ def headline_intervals(
     return {**resamples.describe(), **{metric: _interval(table[metric]) for metric in HEADLINE}}
 
 
-def roc_band(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str
-) -> dict[str, list[dict[str, float]] | str | int | float]:
+def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
     """ROC curve on a fixed grid of false-positive rates, with a pointwise band.
 
     `points` holds `fpr`, `tpr` (of the set itself), `low` and `high` (of the resamples) at 101 rates from 0 to 1.
@@ -93,9 +91,7 @@ def roc_band(
     }
 
 
-def pr_band(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str
-) -> dict[str, list[dict[str, float]] | str | int | float]:
+def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
     """Precision on a fixed grid of recalls, with a pointwise band.
 
     `points` holds `recall`, `precision` (of the set itself), `low` and `high` (of the resamples) at 101 recalls from

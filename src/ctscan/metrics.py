@@ -6,6 +6,8 @@ positive class in [0, 1]; an image counts as positive when its score >= the thre
 
 from typing import Any
 
+from ctscan.errors import UserError
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import (
@@ -17,8 +19,6 @@ from sklearn.metrics import (
     recall_score,
     roc_auc_score,
 )
-
-from ctscan.errors import UserError
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]

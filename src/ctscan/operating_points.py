@@ -4,11 +4,11 @@ An image is called positive when its score >= the threshold. Candidates are the 
 images are called alike, and one just above the highest, which calls none positive.
 """
 
+from ctscan.metrics import checked, confusion
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_curve
-
-from ctscan.metrics import checked, confusion
 
 SPECIFICITIES = (0.90, 0.95)
 

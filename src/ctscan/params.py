@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+from ctscan.errors import UserError
+
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
-
-from ctscan.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
@@ -98,8 +98,14 @@ def load_params(stage: str) -> Params:
     Raises:
         UserError: params.yaml is missing, is not YAML, or holds an unknown key, a wrong type or a value out of range.
     """
-    declared = _read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
+    declared = pipeline()["stages"][stage].get("params", [])
     return select(validate(_read_yaml(PARAMS_FILE)), declared)
+
+
+def pipeline() -> dict[str, Any]:
+    """dvc.yaml as it stands, templates unresolved."""
+    content: dict[str, Any] = _read_yaml(PIPELINE_FILE)
+    return content
 
 
 def validate(values: Any) -> Params:

@@ -6,11 +6,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+from ctscan.errors import UserError
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
-
-from ctscan.errors import UserError
 
 Greys = npt.NDArray[np.uint8]
 

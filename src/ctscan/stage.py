@@ -1,5 +1,6 @@
 """What every stage script does around its recipe: read its params, fail in one line, publish outs whole."""
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ctscan.errors import UserError
-from ctscan.params import Params, load_params
+from ctscan.params import Params, load_params, pipeline
 
 SCRATCH = Path(".scratch")
 
@@ -21,6 +22,31 @@ def run_stage(name: str, recipe: Callable[[Params], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; earlier results are as they were", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def checkpoint(stage: str) -> Iterator[Path]:
+    """The folder for what `stage` needs to continue after a kill; removed when the block ends without an error.
+
+    It belongs to the stage's inputs: other params, code or data have another folder, so a run never continues from
+    another experiment's state.
+    """
+    folder = SCRATCH / "checkpoints" / stage / _fingerprint(stage)
+    yield folder
+    _remove(folder)
+
+
+def _fingerprint(stage: str) -> str:
+    """A hash of all that DVC tracks as the input of `stage`: the content of its deps and its params."""
+    declared = pipeline()["stages"][stage]
+    digest = hashlib.sha256(load_params(stage).model_dump_json().encode())
+    for dependency in declared["deps"]:
+        path = Path(dependency)
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(str(file).encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -1,0 +1,26 @@
+"""The study's classification head."""
+
+from ctscan.params import Head
+from ctscan.seeds import derive_seed
+
+import keras
+
+
+def build_head(features: int, settings: Head, seed: int) -> keras.Model:
+    """From pooled features (n, features) to the probability of the positive class (n, 1), float32.
+
+    Dense (ReLU, L2) -> BatchNormalization -> Dropout -> sigmoid, as in the study (section 5).
+    """
+    keras.utils.set_random_seed(derive_seed(seed, "head"))
+    return keras.Sequential(
+        [
+            keras.Input((features,), name="features"),
+            keras.layers.Dense(
+                settings.units, "relu", kernel_regularizer=keras.regularizers.L2(settings.l2), name="hidden"
+            ),
+            keras.layers.BatchNormalization(name="normalization"),
+            keras.layers.Dropout(settings.dropout, seed=derive_seed(seed, "dropout"), name="dropout"),
+            keras.layers.Dense(1, "sigmoid", dtype="float32", name="probability"),
+        ],
+        name="head",
+    )

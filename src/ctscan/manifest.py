@@ -1,0 +1,28 @@
+"""The split as later stages read it: one row an image."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SPLIT_FOLDER = Path("split")
+MANIFEST = SPLIT_FOLDER / "manifest.csv"
+IMAGES = SPLIT_FOLDER / "images"
+
+
+def read_manifest(path: Path = MANIFEST) -> pd.DataFrame:
+    """Rows in a fixed order, with the columns path, label (1 = positive class), subset, group, width, height, mode."""
+    return pd.read_csv(path, dtype={"path": str, "group": str, "subset": str}, keep_default_na=False)
+
+
+def image_paths(manifest: pd.DataFrame) -> list[Path]:
+    """Where each row's image lies: validation images lie in the study's train folder."""
+    return [
+        IMAGES / ("test" if subset == "test" else "train") / path
+        for path, subset in zip(manifest["path"], manifest["subset"], strict=True)
+    ]
+
+
+def rows(manifest: pd.DataFrame, *subsets: str) -> np.ndarray:
+    """Positions, in manifest order, of the images of `subsets`: (n,) int."""
+    return np.flatnonzero(manifest["subset"].isin(subsets))

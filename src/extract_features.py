@@ -1,0 +1,54 @@
+"""Stage extract-features: the frozen backbone, once over every image."""
+
+from pathlib import Path
+
+from ctscan.backbones import build_backbone, weights_hash
+from ctscan.determinism import make_deterministic
+from ctscan.images import image_batches
+from ctscan.manifest import image_paths, read_manifest
+from ctscan.models import save_model
+from ctscan.params import Params
+from ctscan.reports import write_json
+from ctscan.stage import publish, run_stage
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+
+def recipe(params: Params) -> None:
+    make_deterministic()
+    keras.config.set_dtype_policy(params.precision)
+    backbone = build_backbone(params.backbone, params.weights, params.image_size, params.seed)
+    pooled = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D(dtype="float32")(backbone.output))
+
+    paths = image_paths(read_manifest())
+    features = np.empty((len(paths), pooled.output_shape[-1]), "float32")
+    done = 0
+    with tqdm(total=len(paths), desc="frozen backbone", unit="slice") as progress:
+        for batch in image_batches(paths, params.image_size):
+            features[done : done + len(batch)] = pooled.predict_on_batch(batch)
+            done += len(batch)
+            progress.update(len(batch))
+
+    with publish(Path("models/backbone.keras")) as path:
+        save_model(backbone, path)
+    with publish(Path("features.npy")) as path:
+        np.save(path, features)
+    with publish(Path("metrics/backbone.json")) as path:
+        base = backbone.get_layer("base")
+        write_json(
+            path,
+            {
+                "backbone": params.backbone,
+                "weights": params.weights,
+                "weights_sha256": weights_hash(base),
+                "layers": len(base.layers),
+                "weight_count": base.count_params(),
+                "images": len(paths),
+            },
+        )
+
+
+if __name__ == "__main__":
+    run_stage("extract-features", recipe)
