@@ -48,6 +48,10 @@ class Split(Section):
     block_size: Annotated[StrictInt, Field(ge=1)]
 
 
+class Checks(Section):
+    min_size: Annotated[StrictInt, Field(ge=1)]
+
+
 class Head(Section):
     units: Annotated[StrictInt, Field(ge=1)]
     l2: Annotated[Number, Field(ge=0)]
@@ -85,6 +89,7 @@ class Params(Section):
     seed: Annotated[StrictInt, Field(ge=0)]
     classes: Classes
     split: Split
+    checks: Checks
     head: Head
     augment: Augment
     initial: Training
