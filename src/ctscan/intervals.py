@@ -4,7 +4,7 @@ Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile method. 
 each image, so that every metric of all resamples is a few matrix operations.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class Resamples(NamedTuple):
     resampled: str  # "group" or "image"
     units: int  # groups or images in the set
 
-    def describe(self) -> dict[str, str | int | float]:
+    def describe(self) -> dict[str, Any]:
         return {"resampled": self.resampled, "units": self.units, "resamples": len(self.counts), "level": LEVEL}
 
 
@@ -65,7 +65,7 @@ def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int
 
 def headline_intervals(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, resamples: Resamples, name: str
-) -> dict[str, dict[str, float] | str | int | float]:
+) -> dict[str, Any]:
     """`{metric: {"low", "high"}}` for each metric in `HEADLINE`, with what was resampled beside it.
 
     A perfect metric has an interval of no width: the percentile method can't see errors that the set doesn't hold.
@@ -76,9 +76,7 @@ def headline_intervals(
     return {**resamples.describe(), **{metric: _interval(table[metric]) for metric in HEADLINE}}
 
 
-def roc_band(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str
-) -> dict[str, list[dict[str, float]] | str | int | float]:
+def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
     """ROC curve on a fixed grid of false-positive rates, with a pointwise band.
 
     `points` holds `fpr`, `tpr` (of the set itself), `low` and `high` (of the resamples) at 101 rates from 0 to 1.
@@ -93,9 +91,7 @@ def roc_band(
     }
 
 
-def pr_band(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str
-) -> dict[str, list[dict[str, float]] | str | int | float]:
+def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
     """Precision on a fixed grid of recalls, with a pointwise band.
 
     `points` holds `recall`, `precision` (of the set itself), `low` and `high` (of the resamples) at 101 recalls from
@@ -130,7 +126,7 @@ def mcnemar(
 
 def auc_difference(
     labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, resamples: Resamples, name: str
-) -> dict[str, str | int | float]:
+) -> dict[str, Any]:
     """ROC AUC of the second model less that of the first, in [-1, 1]: `difference`, `low`, `high`.
 
     Both are taken on the same resamples. Raises `UserError` as `checked` does.
