@@ -33,17 +33,17 @@ def case(seed: int, n: int = 60) -> tuple[Labels, Scores]:
     return labels, np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1).round(1)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_every_metric_agrees_with_the_library_on_explicit_resamples(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "threshold"), [(0, 0.5), (1, 0.3), (2, 0.9)])
+def test_every_metric_agrees_with_the_library_on_explicit_resamples(seed: int, threshold: float) -> None:
     labels, scores = case(seed)
     draws = resample(labels, None, 100, seed, "test")
     explicit = []
     for counts in draws.counts:
         images = np.repeat(np.arange(len(labels)), counts.astype(int))
-        explicit.append(headline(labels[images], scores[images], 0.5, "test"))
+        explicit.append(headline(labels[images], scores[images], threshold, "test"))
         auc = weighted_auc(labels, scores, counts[None])[0]
         assert auc == pytest.approx(roc_auc_score(labels[images], scores[images]))
-    table = headline_intervals(labels, scores, 0.5, draws, "test")
+    table = headline_intervals(labels, scores, threshold, draws, "test")
     for metric in HEADLINE:
         low, high = np.quantile([row[metric] for row in explicit], [0.025, 0.975])
         assert table[metric] == pytest.approx({"low": low, "high": high})

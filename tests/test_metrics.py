@@ -50,6 +50,7 @@ def test_confusion_names_the_cells() -> None:
 
 def test_a_score_at_the_threshold_is_positive() -> None:
     assert confusion([1, 0], [0.5, np.nextafter(0.5, 0)], 0.5, "test") == {"tn": 1, "fp": 0, "fn": 0, "tp": 1}
+    assert headline([1, 0], [0.5, np.nextafter(0.5, 0)], 0.5, "test")["accuracy"] == 1
 
 
 def test_roc_auc_counts_pairs() -> None:
