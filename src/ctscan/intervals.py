@@ -6,6 +6,10 @@ each image, so that every metric of all resamples is a few matrix operations.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
 from ctscan import seeds
 from ctscan.errors import UserError
 from ctscan.metrics import HEADLINE, Labels, Scores, checked, checked_labels
@@ -29,7 +33,7 @@ class Resamples(NamedTuple):
     resampled: str  # "group" or "image"
     units: int  # groups or images in the set
 
-    def describe(self) -> dict[str, str | int | float]:
+    def describe(self) -> dict[str, Any]:
         return {"resampled": self.resampled, "units": self.units, "resamples": len(self.counts), "level": LEVEL}
 
 
@@ -126,7 +130,7 @@ def mcnemar(
 
 def auc_difference(
     labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, resamples: Resamples, name: str
-) -> dict[str, str | int | float]:
+) -> dict[str, Any]:
     """ROC AUC of the second model less that of the first, in [-1, 1]: `difference`, `low`, `high`.
 
     Both are taken on the same resamples. Raises `UserError` as `checked` does.
