@@ -2,12 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-import pytest
-from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import KNeighborsClassifier
-
 from ctscan.baselines import (
     Inputs,
     hog_svm,
@@ -19,6 +13,12 @@ from ctscan.baselines import (
     shuffled_labels,
 )
 from ctscan.errors import UserError
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
 
 SIDE = 56
 TRAIN, TEST = 60, 60

@@ -2,14 +2,14 @@
 
 import json
 
+from ctscan.calibration import apply_temperature, calibration, fit_temperature, reliability
+from ctscan.errors import UserError
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss
-
-from ctscan.calibration import apply_temperature, calibration, fit_temperature, reliability
-from ctscan.errors import UserError
 
 
 def test_errors_of_a_hand_case() -> None:

@@ -4,11 +4,6 @@ import json
 from statistics import NormalDist
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pytest
-from sklearn.metrics import roc_auc_score, roc_curve
-
 from ctscan.errors import UserError
 from ctscan.intervals import (
     Resamples,
@@ -21,6 +16,11 @@ from ctscan.intervals import (
     weighted_auc,
 )
 from ctscan.metrics import HEADLINE, headline
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]

@@ -2,12 +2,12 @@
 
 import json
 
+from ctscan.errors import UserError
+from ctscan.metrics import checked, confusion, headline, per_class
+
 import numpy as np
 import pytest
 from sklearn.metrics import classification_report
-
-from ctscan.errors import UserError
-from ctscan.metrics import checked, confusion, headline, per_class
 
 
 def cells(tp: int, fp: int, fn: int, tn: int) -> tuple[list[int], list[float]]:

@@ -2,11 +2,11 @@
 
 import json
 
-import numpy as np
-import pytest
-
 from ctscan.errors import UserError
 from ctscan.operating_points import apply, choose
+
+import numpy as np
+import pytest
 
 
 def test_hand_case() -> None:

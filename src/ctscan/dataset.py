@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ctscan.errors import UserError
+from ctscan.params import Classes
+from ctscan.slices import Greys, decode
+
 import imagehash
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
-
-from ctscan.errors import UserError
-from ctscan.params import Classes
-from ctscan.slices import Greys, decode
 
 GROUPS_FILE = "groups.csv"
 SHOWN_WARNINGS = 10

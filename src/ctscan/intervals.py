@@ -6,10 +6,6 @@ each image, so that every metric of all resamples is a few matrix operations.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from scipy.stats import binomtest
-
 from ctscan import seeds
 from ctscan.errors import UserError
 from ctscan.metrics import HEADLINE, Labels, Scores, checked, checked_labels

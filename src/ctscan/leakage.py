@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ctscan.copies import copy_pairs
+from ctscan.slices import load_slice
+from ctscan.splitting import SUBSETS
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
-
-from ctscan.copies import copy_pairs
-from ctscan.slices import load_slice
-from ctscan.splitting import SUBSETS
 
 THUMBNAIL = 28  # pixels, square
 

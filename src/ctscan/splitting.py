@@ -4,18 +4,18 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from ctscan.copies import copy_pairs
+from ctscan.dataset import natural_key
+from ctscan.errors import UserError
+from ctscan.params import Split
+from ctscan.seeds import derive_seed, generator
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedShuffleSplit
-
-from ctscan.copies import copy_pairs
-from ctscan.dataset import natural_key
-from ctscan.errors import UserError
-from ctscan.params import Split
-from ctscan.seeds import derive_seed, generator
 
 SUBSETS = ("train", "val", "test")
 TOLERANCE = 0.01  # of a class: a grouped part that comes so close to its fraction is taken at once
