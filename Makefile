@@ -1,0 +1,58 @@
+PYTHON ?= python3
+BIN := .venv/bin
+REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help repro results data test lint format lock-check requirements
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+repro: $(BIN)/run-ready  ## set up, get the embedded sample, run the pipeline, print the results (GPU=1: tensorflow with CUDA)
+	@dvc pull -q sample
+	@dvc repro
+	@python src/show_results.py
+
+results: $(BIN)/run-ready  ## print the table of the last run
+	@python src/show_results.py
+
+data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
+	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
+
+test: $(BIN)/dev-ready  ## run all tests
+	@dvc pull -q sample
+	@pytest -q -n 2 --dist worksteal
+
+lint: $(BIN)/dev-ready  ## check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: $(BIN)/dev-ready  ## format the code
+	@ruff check --fix --quiet .
+	@ruff format .
+
+lock-check: $(BIN)/run-ready  ## is dvc.lock in step with code, params, metrics and plots? needs no data
+	@python src/check_lock.py
+
+requirements: $(BIN)/dev-ready  ## pin the dependencies of pyproject.toml anew
+	@for file in "requirements.txt --extra cpu" "requirements-gpu.txt --extra gpu" \
+	             "requirements-dev.txt --extra cpu --extra dev"; do \
+	  set -- $$file; name=$$1; shift; \
+	  uv pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest --generate-hashes \
+	    --no-annotate --no-header --no-emit-index-url "$$@" pyproject.toml --output-file $$name || exit 1; \
+	done
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.10 to 3.13; name one that is: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+$(BIN)/run-ready: $(REQUIREMENTS) | $(BIN)/python
+	@pip install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS)
+	@touch $@
+
+$(BIN)/dev-ready: requirements-dev.txt | $(BIN)/python
+	@pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $(BIN)/run-ready $@
