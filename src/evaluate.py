@@ -11,7 +11,8 @@ from ctscan.images import image_batches, predict
 from ctscan.manifest import image_paths, read_manifest, rows
 from ctscan.models import load_model
 from ctscan.params import Params
-from ctscan.reports import results_table, write_json
+from ctscan.records import write_json
+from ctscan.reports import results_table
 from ctscan.stage import publish, run_stage
 
 import numpy as np

@@ -8,7 +8,7 @@ from ctscan.images import image_batches
 from ctscan.manifest import image_paths, read_manifest
 from ctscan.models import save_model
 from ctscan.params import Params
-from ctscan.reports import write_json
+from ctscan.records import write_json
 from ctscan.stage import publish, run_stage
 
 import keras

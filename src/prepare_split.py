@@ -4,13 +4,13 @@ Outs: split/images/{train,test}/<class>/<file>, byte for byte as in the dataset,
 split/manifest.csv, a row for each image; metrics/split.json.
 """
 
-import json
 import shutil
 from pathlib import Path
 
 from ctscan.dataset import scan
 from ctscan.leakage import leak_report, thumbnails
 from ctscan.params import Params
+from ctscan.records import write_json
 from ctscan.splitting import assign_subsets
 from ctscan.stage import publish, run_stage
 
@@ -34,7 +34,7 @@ def prepare_split(params: Params) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, target)
         manifest.to_csv(table, columns=COLUMNS, index=False, lineterminator="\n")
-        metrics.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(metrics, report)
 
     print(
         f"{params.split.strategy} split: {report['test_positive']} + {report['test_negative']} test images; "

@@ -1,7 +1,7 @@
 """What crosses the frontier between trunk and tail, computed once an image and kept on disk."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Boundary:
             self.count * int(np.prod(shape)) * dtype.size for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
         )
 
-    def fill(self, trunk: keras.Model, images: tf.data.Dataset) -> None:
+    def fill(self, trunk: keras.Model, images: Iterable[tf.Tensor]) -> None:
         """Push each of `images`, batches in order, through `trunk` once."""
         forward = tf.function(lambda batch: tf.nest.flatten(trunk(batch, training=False)), reduce_retracing=True)
         streams = [path.open("wb") for path in self.files]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan.reports import write_json
+from ctscan.records import write_json
 from ctscan.stage import publish
 from ctscan.training import Record, best_epoch
 

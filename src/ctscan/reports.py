@@ -1,17 +1,9 @@
-"""JSON as git should see it, and the results table as a person should."""
+"""The results table as a person should see it."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ctscan.metrics import HEADLINE
-
-
-def write_json(path: Path, value: Any) -> None:
-    """In the order given, ending in a newline. Raises ValueError for NaN and infinity, which JSON does not know."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def results_table(details: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,0 +1,140 @@
+"""Training: best epoch, early stopping, orders by epoch, and a killed run that ends in the same bits."""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+from ctscan import training
+from ctscan.heads import build_head
+from ctscan.params import Head, Training
+from ctscan.training import Examples, best_epoch, compile_classifier, train
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+HEAD = Head(units=16, l2=0.001, dropout=0.5)
+COUNT, BATCH = 50, 8
+
+
+def _examples(seed: int) -> Examples:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(COUNT) % 2
+    features = tf.constant((rng.normal(size=(COUNT, 6)) + labels[:, None]).astype("float32"))
+    return Examples(np.arange(COUNT), labels, lambda positions: tf.gather(features, positions))
+
+
+def _run(checkpoint: Path, epochs: int = 6, patience: int = 100, lr: float = 0.01) -> tuple[keras.Model, list]:
+    head = build_head(6, HEAD, seed=1)
+    model = keras.Model(head.inputs, head(head.inputs[0]))
+    compile_classifier(model, lr)
+    settings = Training(epochs=epochs, patience=patience)
+    return model, train(model, _examples(0), _examples(1), settings, BATCH, seed=2, checkpoint=checkpoint)
+
+
+def _bits(model: keras.Model) -> list[bytes]:
+    return [weights.tobytes() for weights in model.get_weights()]
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch(tmp_path: Path) -> None:
+    model, history = _run(tmp_path, epochs=12, lr=0.1)
+    best = best_epoch(history)
+    assert best < len(history) - 1, "the learning rate is meant to overshoot"
+    loss = model.evaluate(_examples(1).ordered(BATCH), verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(min(record["val_loss"] for record in history), rel=1e-5)
+
+
+def test_training_stops_when_patience_runs_out(tmp_path: Path) -> None:
+    _, history = _run(tmp_path, epochs=60, patience=3, lr=0.1)
+    assert len(history) < 60
+    assert len(history) - 1 - best_epoch(history) == 3
+
+
+def test_ties_go_to_the_earliest_epoch() -> None:
+    assert best_epoch([{"val_loss": loss} for loss in (3.0, 1.0, 2.0, 1.0)]) == 1
+
+
+def test_each_epoch_has_an_order_of_its_own_wherever_training_starts() -> None:
+    examples = Examples(np.arange(COUNT), np.zeros(COUNT), lambda positions: positions)
+    steps = -(-COUNT // BATCH)
+
+    def orders(epochs: range) -> list[list[int]]:
+        batches = [positions.numpy().tolist() for positions, _ in examples.shuffled(BATCH, 1, epochs)]
+        assert len(batches) == steps * len(epochs)
+        return [list(chain(*batches[start : start + steps])) for start in range(0, len(batches), steps)]
+
+    first, second, third = orders(range(3))
+    assert sorted(first) == sorted(second) == list(range(COUNT))
+    assert first != second != third
+    assert orders(range(1, 3)) == [second, third]
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill at that moment."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "epoch"), [("training", 1), ("training", 4), ("writing best", 3), ("writing last", 1), ("renaming", 3)]
+)
+def test_a_run_killed_at_any_moment_ends_in_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, epoch: int
+) -> None:
+    model, history = _run(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        _kill(patch, epoch, moment)
+        with pytest.raises(Killed):
+            _run(tmp_path / "killed")
+    resumed, continued = _run(tmp_path / "killed")
+    assert continued == history
+    assert _bits(resumed) == _bits(model)
+
+
+def _kill(patch: pytest.MonkeyPatch, epoch: int, moment: str) -> None:
+    if moment == "training":
+        patch.setattr(training._Epochs, "on_train_batch_end", _at(3 + 7 * epoch, training._Epochs.on_train_batch_end))
+        return
+    name = {"writing best": "best", "writing last": "last", "renaming": "last"}[moment]
+    written = training._write
+    seen = 0
+
+    def write(path: Path, variables: list, history: str = "") -> None:
+        nonlocal seen
+        seen += path.name.startswith(name)
+        if seen <= epoch:
+            written(path, variables, history)
+        elif moment == "renaming":
+            path.with_suffix(".fresh").write_bytes(b"all there, not yet in place")
+            raise Killed
+        else:
+            path.with_suffix(".fresh").write_bytes(b"half a file")
+            raise Killed
+
+    patch.setattr(training, "_write", write)
+
+
+def _at(call: int, function: Callable) -> Callable:
+    calls = 0
+
+    def killing(*arguments: object, **keywords: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Killed
+        return function(*arguments, **keywords)
+
+    return killing
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, history = _run(tmp_path, epochs=60, patience=3, lr=0.1)
+    monkeypatch.setattr(keras.Model, "fit", None)
+    again, same = _run(tmp_path, epochs=60, patience=3, lr=0.1)
+    assert same == history
+    assert _bits(again) == _bits(model)
+
+
+def test_resuming_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(tmp_path, epochs=2)
+    _run(tmp_path, epochs=3)
+    assert "continuing after epoch 2" in capsys.readouterr().out
