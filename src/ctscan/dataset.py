@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,17 +64,18 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
         UserError: the folder is absent, or a line for every fault found, each `path: what is wrong; what to do`.
     """
     errors: list[str] = []
-    warnings: list[str] = []
+    oddities: list[str] = []
     listed = [
         (path, label)
         for name, label in ((classes.negative, 0), (classes.positive, 1))
-        for path in _class_files(folder, name, errors, warnings)
+        for path in _class_files(folder, name, errors, oddities)
     ]
-    _check_top_level(folder, classes, errors, warnings)
+    _check_top_level(folder, classes, errors, oddities)
 
     rows: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Pillow releases the interpreter lock while it decodes.
+    # Pillow releases the interpreter lock while it decodes, and warns of damage that it can live with: we don't.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("error", UserWarning)
         results = pool.map(lambda entry: _examine(folder, entry, min_size), [path for path, _ in listed])
         progress = tqdm(results, total=len(listed), desc=f"checking {folder}", unit="file", disable=None)
         for (path, label), result in zip(listed, progress, strict=True):
@@ -81,10 +83,10 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
                 errors.append(str(result))
                 continue
             if result.pop("format") != EXTENSIONS[path.suffix.lower()]:
-                warnings.append(f"{path}: holds another image format than its name says")
+                oddities.append(f"{path}: holds another image format than its name says")
             rows.append({"path": path.relative_to(folder).as_posix(), "label": label, **result})
     rows.sort(key=lambda row: natural_key(row["path"]))
-    _check_copies(folder, rows, errors, warnings)
+    _check_copies(folder, rows, errors, oddities)
 
     # A file with a fault of its own still counts as an image that groups.csv has to list.
     paths = [path.relative_to(folder).as_posix() for path, _ in listed]
@@ -92,10 +94,10 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     if errors:
         noun = "fault" if len(errors) == 1 else "faults"
         raise UserError("\n  ".join([f"{folder}: {len(errors)} {noun}, nothing was changed", *errors]))
-    _print(folder, warnings)
+    _print(folder, oddities)
     manifest = pd.DataFrame(rows)
     manifest["listed_group"] = [groups[path] for path in manifest["path"]] if groups else None
-    manifest.attrs["warnings"] = warnings
+    manifest.attrs["warnings"] = oddities
     return manifest
 
 
@@ -146,7 +148,7 @@ def _check_location(folder: Path, path: Path) -> None:
         )
 
 
-def _class_files(folder: Path, name: str, errors: list[str], warnings: list[str]) -> list[Path]:
+def _class_files(folder: Path, name: str, errors: list[str], oddities: list[str]) -> list[Path]:
     """The images of one class by their extension; everything else in its folder is a warning or an error."""
     place = folder / name
     if name not in _names(folder) or not place.is_dir():
@@ -155,31 +157,31 @@ def _class_files(folder: Path, name: str, errors: list[str], warnings: list[str]
     files = []
     for entry in (place / child for child in _names(place)):
         if entry.name.startswith("."):
-            warnings.append(f"{entry}: hidden, ignored")
+            oddities.append(f"{entry}: hidden, ignored")
         elif entry.is_dir():
             errors.append(f"{entry}: a folder inside a class folder; move its images up, or remove it")
         elif entry.suffix.lower() in EXTENSIONS:
             files.append(entry)
         else:
-            warnings.append(f"{entry}: no image by its extension, ignored")
+            oddities.append(f"{entry}: no image by its extension, ignored")
     if not files:
         errors.append(f"{place}: holds no image; {_FETCH.get(folder.name, 'put the images of this class there')}")
     return files
 
 
-def _check_top_level(folder: Path, classes: Classes, errors: list[str], warnings: list[str]) -> None:
+def _check_top_level(folder: Path, classes: Classes, errors: list[str], oddities: list[str]) -> None:
     for entry in (folder / name for name in _names(folder)):
         if entry.name in (classes.positive, classes.negative, GROUPS_FILE):
             continue
         if entry.name.startswith("."):
-            warnings.append(f"{entry}: hidden, ignored")
+            oddities.append(f"{entry}: hidden, ignored")
         elif entry.is_dir():
             errors.append(
                 f"{entry}: unknown class folder; params.yaml names {classes.positive} and {classes.negative}: "
                 "correct `classes`, or move the folder away"
             )
         else:
-            warnings.append(f"{entry}: belongs to no class, ignored")
+            oddities.append(f"{entry}: belongs to no class, ignored")
 
 
 def _names(folder: Path) -> list[str]:
@@ -192,7 +194,7 @@ def _names(folder: Path) -> list[str]:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}); check `dataset` and its permissions") from None
 
 
-def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str], warnings: list[str]) -> None:
+def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str], oddities: list[str]) -> None:
     """Rows are in natural order: each copy is reported beside the first image with its pixels."""
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -203,7 +205,7 @@ def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str
                 "remove the one that is wrong"
             )
         elif original is not row:
-            warnings.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
+            oddities.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
 
 
 def _read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:
@@ -239,10 +241,10 @@ def _read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[s
     return {} if faults else groups
 
 
-def _print(folder: Path, warnings: Sequence[str]) -> None:
-    if not warnings:
+def _print(folder: Path, oddities: Sequence[str]) -> None:
+    if not oddities:
         return
-    noun = "warning" if len(warnings) == 1 else "warnings"
-    print(f"{folder}: {len(warnings)} {noun}", *warnings[:SHOWN_WARNINGS], sep="\n  ", file=sys.stderr)
-    if len(warnings) > SHOWN_WARNINGS:
-        print(f"  and {len(warnings) - SHOWN_WARNINGS} more", file=sys.stderr)
+    noun = "warning" if len(oddities) == 1 else "warnings"
+    print(f"{folder}: {len(oddities)} {noun}", *oddities[:SHOWN_WARNINGS], sep="\n  ", file=sys.stderr)
+    if len(oddities) > SHOWN_WARNINGS:
+        print(f"  and {len(oddities) - SHOWN_WARNINGS} more", file=sys.stderr)

@@ -10,7 +10,7 @@ from ctscan.errors import UserError
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Greys = npt.NDArray[np.uint8]
 
@@ -99,7 +99,6 @@ def _read(path: Path) -> bytes:
 def _open(content: bytes) -> Image.Image:
     """The header alone is read here, so the lock doesn't keep threads from decoding side by side."""
     with _filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(BytesIO(content), formats=FORMATS)
 
@@ -129,7 +128,7 @@ def _greys(image: Image.Image, path: Path) -> Greys:
         raise UserError(f"{path}: floating-point values have no defined white; export it with 8 or 16 bits")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
-        return np.array(ImageChops.multiply(layered.convert("L"), layered.getchannel("A")))
+        return np.array(Image.composite(layered.convert("L"), Image.new("L", image.size), layered.getchannel("A")))
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
     return np.array(image.convert("L"))

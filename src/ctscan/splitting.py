@@ -51,7 +51,7 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
             return _draw_images(labels, rows, fraction, derive_seed(seed, "split", name))
     else:
         codes = pd.factorize(result["group"])[0]
-        _require_groups(labels, codes)
+        _require_groups(result)
 
         def draw(rows: Mask, fraction: float, name: str) -> Mask:
             reserve = 2 if name == "test" else 1
@@ -120,12 +120,12 @@ def _draw_images(labels: npt.NDArray[np.int_], rows: Mask, fraction: float, seed
     return mask
 
 
-def _require_groups(labels: npt.NDArray[np.int_], codes: npt.NDArray[np.intp]) -> None:
+def _require_groups(manifest: pd.DataFrame) -> None:
     for label in (0, 1):
-        count = len(np.unique(codes[labels == label]))
+        count = manifest.loc[manifest["label"] == label, "group"].nunique()
         if count < len(SUBSETS):
             raise UserError(
-                f"split: the {('negative', 'positive')[label]} class has {count} group(s), "
+                f"split: class {_class_name(manifest, label)} has {count} group(s), "
                 f"but train, validation and test need one each; {_REMEDY}"
             )
 
@@ -146,49 +146,49 @@ def _draw_groups(
     sizes = np.stack([np.bincount(codes[rows & (labels == label)], minlength=codes.max() + 1) for label in (0, 1)], 1)
     candidates = np.flatnonzero(sizes.any(axis=1))
     totals = sizes.sum(axis=0)
-    best: npt.NDArray[np.intp] | None = None
+    best: list[int] = []
     least = np.inf
     for _ in range(ATTEMPTS):
-        chosen = _fill(sizes, random.permutation(candidates), totals * fraction, reserve)
+        order = random.permutation(candidates).tolist()
+        chosen = _fill(sizes.tolist(), order, (totals * fraction).tolist(), reserve)
         got = sizes[chosen].sum(axis=0)
         error = float(np.abs(got / totals - fraction).max()) if (got > 0).all() and (got < totals).all() else np.inf
-        if best is None or error < least:
+        if error < least:
             best, least = chosen, error
         if least <= TOLERANCE:
             break
     bound = TOLERANCE + (sizes.max(axis=0) / totals).max()
-    if best is None or least > bound:
+    if least > bound:
         raise UserError(f"split: no choice of whole groups gives {fraction:.0%} of both classes; {_REMEDY}")
     return rows & np.isin(codes, best)
 
 
-def _fill(
-    sizes: npt.NDArray[np.int_], order: npt.NDArray[np.intp], target: npt.NDArray[np.float64], reserve: int
-) -> npt.NDArray[np.intp]:
+def _fill(sizes: list[list[int]], order: list[int], target: list[float], reserve: int) -> list[int]:
     """The groups, in the order given, that fit into `target` (images a class); then those that bring it nearer."""
-    chosen: list[int] = []
-    got = np.zeros(2)
-    left = (sizes[order] > 0).sum(axis=0)
+    taken: set[int] = set()
+    got = [0, 0]
+    left = [sum(sizes[group][label] > 0 for group in order) for label in (0, 1)]
 
     def leaves_enough(group: int) -> bool:
-        return bool((left - (sizes[group] > 0) >= reserve)[sizes[group] > 0].all())
+        return all(left[label] > reserve for label in (0, 1) if sizes[group][label])
+
+    def distance(group: int) -> float:
+        return sum(abs(got[label] + sizes[group][label] - target[label]) for label in (0, 1))
 
     def take(group: int) -> None:
-        nonlocal got, left
-        chosen.append(group)
-        got = got + sizes[group]
-        left = left - (sizes[group] > 0)
+        taken.add(group)
+        for label in (0, 1):
+            got[label] += sizes[group][label]
+            left[label] -= sizes[group][label] > 0
 
     for group in order:
-        if (got + sizes[group] <= target).all() and leaves_enough(group):
+        if all(got[label] + sizes[group][label] <= target[label] for label in (0, 1)) and leaves_enough(group):
             take(group)
-    while rest := [group for group in order if group not in chosen and leaves_enough(group)]:
-        lacking = got == 0
-        if lacking.any():  # no part may go without a class, however small its share
-            rest = [group for group in rest if sizes[group][lacking].any()] or rest
-        nearest = min(rest, key=lambda group: float(np.abs(got + sizes[group] - target).sum()))
-        nearer = np.abs(got + sizes[nearest] - target).sum() < np.abs(got - target).sum()
-        if not nearer and not (lacking & (sizes[nearest] > 0)).any():
+    while rest := [group for group in order if group not in taken and leaves_enough(group)]:
+        # No part may go without a class, however small its share.
+        needed = [group for group in rest if any(sizes[group][label] and not got[label] for label in (0, 1))]
+        nearest = min(needed or rest, key=distance)
+        if not needed and distance(nearest) >= sum(abs(got[label] - target[label]) for label in (0, 1)):
             break
         take(nearest)
-    return np.array(chosen, dtype=np.intp)
+    return sorted(taken)
