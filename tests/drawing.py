@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from ctscan.slices import Greys
+
 import numpy as np
 from PIL import Image
-
-from ctscan.slices import Greys
 
 
 def texture(seed: int, height: int = 40, width: int = 44) -> Greys:

@@ -4,16 +4,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-from drawing import draw_dataset, texture
-from PIL import Image
-
 import prepare_split
 from ctscan.dataset import natural_key, perceptual_hash, scan
 from ctscan.errors import UserError
 from ctscan.params import Classes
 from ctscan.stage import run_stage
+
+import numpy as np
+import pytest
+from drawing import draw_dataset, texture
+from PIL import Image
 
 CLASSES = Classes(positive="COVID", negative="non-COVID")
 REPOSITORY = Path(__file__).parent.parent

@@ -1,11 +1,11 @@
 from pathlib import Path
 
+from ctscan.leakage import leak_report, probe_accuracy, thumbnails
+
 import numpy as np
 import pandas as pd
 from drawing import texture
 from PIL import Image
-
-from ctscan.leakage import leak_report, probe_accuracy, thumbnails
 
 
 def test_thumbnails_are_in_order_and_small(tmp_path: Path) -> None:

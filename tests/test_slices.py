@@ -9,15 +9,15 @@ from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
+from ctscan.errors import UserError
+from ctscan.slices import MAX_PIXELS, Greys, load_slice, read_slice
+
 import numpy as np
 import pytest
 from drawing import texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
-
-from ctscan.errors import UserError
-from ctscan.slices import MAX_PIXELS, Greys, load_slice, read_slice
 
 GREYS = np.array([[0, 1, 60, 127], [128, 200, 254, 255], [9, 99, 199, 3]], np.uint8)
 IMAGE = Image.fromarray(GREYS)

@@ -1,16 +1,16 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from ctscan.copies import COPY_DISTANCE, copy_pairs
+from ctscan.errors import UserError
+from ctscan.params import Split
+from ctscan.splitting import assign_subsets
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ctscan.copies import COPY_DISTANCE, copy_pairs
-from ctscan.errors import UserError
-from ctscan.params import Split
-from ctscan.splitting import assign_subsets
 
 Strategy = Literal["random", "blocked", "grouped"]
 seeds = st.integers(0, 2**31 - 1)
