@@ -19,8 +19,10 @@ origin is the body's centre. Radiological convention: the patient's left, with t
 """
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,7 @@ PATIENTS = 30  # of each class
 SLICES = 4  # of each patient
 MODES = ("L", "L", "L", "RGB", "RGBA")  # in these shares; colour triples the bytes that a grey image needs
 
-Field = NDArray[np.float64]
+Field = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Grey = NDArray[np.uint8]
 
@@ -62,11 +64,11 @@ class _Body:
     zoom: float
     shift: tuple[float, float]
     level: float  # z of the first slice: 0 at the aortic arch, 0.9 at the dome of the liver
-    cavity: Field  # amplitudes of the harmonics that deform the thoracic cage
+    cavity: list[list[float]]  # amplitudes of the harmonics that deform the thoracic cage
     heart: float
     aorta: float
     spine: float
-    ribs: Field  # angles
+    ribs: list[float]  # angles
     parenchyma: float  # HU
     dependent: float  # HU that parenchyma gains from front to back: blood and collapse follow gravity
     noise: float  # HU
@@ -113,7 +115,7 @@ def draw_slice(patient: int, position: int, positive: bool, seed: int) -> tuple[
     opacity *= np.clip((rim - lung_distance) / pixel, 0, 1)
     hu += opacity * np.maximum(_BLOOD - hu, 0)
 
-    grain = generator(seed, *names, "noise", position).standard_normal(hu.shape)
+    grain = generator(seed, *names, "noise", position).standard_normal(hu.shape, np.float32)
     grain = ndimage.gaussian_filter(grain, 1.2)
     hu += body.noise * grain / grain.std()
     black, white = frame.window
@@ -166,11 +168,11 @@ def _draw_body(draw: np.random.Generator) -> _Body:
         zoom=draw.uniform(0.94, 1.03),
         shift=(draw.uniform(-0.03, 0.03), draw.uniform(-0.03, 0.02)),
         level=draw.uniform(0.15, 0.6),
-        cavity=draw.normal(0, 0.012, (4, 2)),
+        cavity=draw.normal(0, 0.012, (4, 2)).tolist(),
         heart=draw.uniform(0.88, 1.1),
         aorta=draw.uniform(0.055, 0.075),
         spine=draw.uniform(0.9, 1.12),
-        ribs=draw.uniform(0, 1, 2),
+        ribs=draw.uniform(0, 1, 2).tolist(),
         parenchyma=draw.uniform(-875, -845),
         dependent=draw.uniform(30, 90),
         noise=draw.uniform(3, 4.5),
@@ -188,16 +190,18 @@ class _Waves:
     def __call__(self, x: Field, y: Field, z: float, frequency: float) -> Field:
         """The texture on a regular grid; `frequency` in radians a unit of length."""
         a, b, c = frequency * self._vectors.T
-        # cos(p + q) is the real part of exp(ip) exp(iq): on a grid the sum over the waves is a matrix product.
-        along_rows = np.exp(1j * np.outer(y[:, 0], b) + 1j * (c * z + self._phases))
-        along_columns = np.exp(1j * np.outer(a, x[0]))
-        return np.asarray((along_rows @ along_columns).real * np.sqrt(2 / len(self._phases)))
+        # cos(p + q) = cos p cos q - sin p sin q: on a grid the sum over the waves is a matrix product.
+        # Not `@`: its rounding, and under load its time, hang on how many threads BLAS takes.
+        p, q = np.outer(y[:, 0], b) + c * z + self._phases, np.outer(a, x[0])
+        rows, columns = np.hstack([np.cos(p), -np.sin(p)]), np.vstack([np.cos(q), np.sin(q)])
+        waves = np.einsum("ik,kj->ij", rows.astype(x.dtype), columns.astype(x.dtype))
+        return np.asarray(waves * float(np.sqrt(2 / len(self._phases))))
 
 
 def _grid(frame: _Frame, body: _Body) -> tuple[Field, Field]:
     """x and y of the pixels (H, W). The body fills the width or the height, whichever it reaches first."""
     half_width = body.zoom * min(frame.width / 2, frame.height / 2 / (body.depth * 1.04))
-    rows, columns = np.mgrid[: frame.height, : frame.width]
+    rows, columns = np.mgrid[: frame.height, : frame.width].astype(np.float32)
     x = (columns - (frame.width - 1) / 2) / half_width - body.shift[0]
     y = (rows - (frame.height - 1) / 2) / half_width - body.shift[1]
     return x, y
@@ -206,15 +210,17 @@ def _grid(frame: _Frame, body: _Body) -> tuple[Field, Field]:
 def _ellipse(x: Field, y: Field, centre: tuple[float, float], radii: tuple[float, float], tilt: float = 0) -> Field:
     """Roughly the signed distance to an ellipse, negative inside. A radius below 0.02 makes it vanish."""
     if min(radii) < 0.02:
-        return np.full(x.shape, 1.0)
+        return np.ones_like(x)
     dx, dy = x - centre[0], y - centre[1]
-    along, across = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
+    along, across = dx * math.cos(tilt) + dy * math.sin(tilt), dy * math.cos(tilt) - dx * math.sin(tilt)
     return np.asarray((np.hypot(along / radii[0], across / radii[1]) - 1) * min(radii))
 
 
 def _join(*distances: Field, rounding: float = 0.03) -> Field:
     """The distance to a union of shapes, with the notches between them filled."""
-    return np.asarray(-rounding * np.log(sum(np.exp(-distance / rounding) for distance in distances)))
+    # Capped, so that single precision doesn't underflow to log(0) far from every shape.
+    closeness = [np.exp(-np.minimum(distance / rounding, 80)) for distance in distances]
+    return np.asarray(-rounding * np.log(np.sum(closeness, axis=0)))
 
 
 def _paint(hu: Field, distance: Field, value: float | Field, soft: float = 0.015) -> None:
@@ -236,7 +242,7 @@ def _cage(body: _Body, x: Field, y: Field, z: float) -> tuple[Field, Field]:
     dx, dy = x / half_width, (y - centre) / half_depth
     angle = np.arctan2(dy, dx)
     radius = (np.abs(dx) ** 2.3 + np.abs(dy) ** 2.3) ** (1 / 2.3)
-    wobble = np.ones(x.shape)
+    wobble = np.ones_like(x)
     for order, (cosine, sine) in enumerate(body.cavity, start=2):
         wobble += cosine * np.cos(order * angle) + sine * np.sin(order * angle)
     return radius / wobble, angle
@@ -244,7 +250,7 @@ def _cage(body: _Body, x: Field, y: Field, z: float) -> tuple[Field, Field]:
 
 def _paint_chest(body: _Body, x: Field, y: Field, z: float, texture: _Waves) -> tuple[Field, Field]:
     """A healthy chest without lung vessels, in HU, and the distance to its lungs, negative inside."""
-    hu = np.full(x.shape, _AIR)
+    hu = np.full_like(x, _AIR)
     if body.table:
         bed = np.hypot(x, y + 1.6) - (1.6 + body.depth + 0.07)
         _paint(hu, np.maximum(np.abs(bed) - 0.012, np.abs(x) - 0.8), -450)
@@ -260,14 +266,15 @@ def _paint_chest(body: _Body, x: Field, y: Field, z: float, texture: _Waves) -> 
     _paint(hu, flesh, _MUSCLE - 70 * np.clip(streaks - 1.1, 0, 1), 0.03)
 
     # Ribs slope down towards the front, so a slice cuts several of them, each over a short arc.
+    beside = np.where(np.abs(x) > 0.2, wall, 1)
     for side, start in zip((0, np.pi), body.ribs, strict=True):
         for step in range(-2, 4):
             middle = side + (0.62 * (step + start) + 0.9 * z - 0.75) * (1 if side == 0 else -1)
             along = (angle - middle + np.pi) % (2 * np.pi) - np.pi
-            rib = (np.hypot((wall - 0.045 - 0.08 * along * np.sin(5 * step)) / 0.025, along / 0.16) - 1) * 0.025
-            away = np.abs(x) > 0.2
-            _paint(hu, np.where(away, rib, 1), _CORTEX)
-            _paint(hu, np.where(away, rib + 0.014, 1), _SPONGIOSA)
+            oblique = beside - 0.045 - 0.08 * math.sin(5 * step) * along
+            rib = (np.hypot(oblique / 0.025, along / 0.16) - 1) * 0.025
+            _paint(hu, rib, _CORTEX)
+            _paint(hu, rib + 0.014, _SPONGIOSA)
 
     back = body.depth - body.fat - 0.26 * body.spine
     mediastinum, organs = _mediastinum(body, x, y, z, back)
@@ -289,7 +296,7 @@ def _paint_chest(body: _Body, x: Field, y: Field, z: float, texture: _Waves) -> 
 def _mediastinum(body: _Body, x: Field, y: Field, z: float, back: float) -> tuple[Field, list[tuple[Field, float]]]:
     """The distance to all that parts the lungs, and its organs as (distance, HU)."""
     low = _ramp(z, 0.3, 0.75)
-    hilum = np.exp(-(((z - 0.42) / 0.16) ** 2))
+    hilum = math.exp(-(((z - 0.42) / 0.16) ** 2))
     front = -0.45 * body.depth
     heart_size = body.heart * (0.1 + 0.16 * low)
     heart = _ellipse(x, y, (0.05 + 0.1 * low, front + 0.1 * low + 0.08), (1.25 * heart_size, 0.92 * heart_size), 0.5)
@@ -338,9 +345,9 @@ def _paint_spine(hu: Field, x: Field, y: Field, back: float, size: float) -> Non
 
 def _project_vessels(body: _Body, z: float, x: Field, y: Field, draw: np.random.Generator, leaves: int = 360) -> Field:
     """How much of each pixel is vessel (H, W), 0 to 1, within the thickness of the slice."""
-    pixel = x[0, 1] - x[0, 0]
+    pixel = float(x[0, 1] - x[0, 0])
     middle = body.level + 1.5 * _SPACING
-    blurred = np.zeros(x.shape)
+    blurred = np.zeros_like(x)
     for side in (-1, 1):
         points, parents, radii = _grow_tree(body, side, middle, leaves, draw)
         sigmas = np.maximum(radii, 0.5 * pixel)
@@ -406,7 +413,7 @@ def _lesion_opacity(
         return _blend(_ground_glass(body, draw), x, y, z, texture)
     kind = generator(seed, "findings").permutation(PATIENTS)[patient - 1] % 3
     if kind == 0:
-        return np.zeros(x.shape)
+        return np.zeros_like(x)
     if kind == 1:
         return _blend(_nodules(body, draw), x, y, z, texture)
     return _effusion(body, x, y, z, draw)
@@ -414,7 +421,7 @@ def _lesion_opacity(
 
 def _blend(lesions: list[_Lesion], x: Field, y: Field, z: float, texture: _Waves) -> Field:
     """Overlapping lesions leave the air that each of them leaves."""
-    left = np.ones(x.shape)
+    left = np.ones_like(x)
     ragged, mottled = texture(x, y, z, 8), texture(x, y, z, 26)
     for lesion in lesions:
         dz = (z - lesion.centre[2]) / lesion.radii[2]
@@ -472,7 +479,7 @@ def _nodules(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
 
 def _effusion(body: _Body, x: Field, y: Field, z: float, draw: np.random.Generator) -> Field:
     """Fluid behind one lung or both: the lung floats forward, which leaves a crescent along the posterior wall."""
-    fluid = np.zeros(x.shape)
+    fluid = np.zeros_like(x)
     sides = [(-1,), (1,), (-1, 1)][int(draw.integers(3))]
     for side in sides:
         rise = draw.uniform(0.08, 0.18) + 0.4 * (z - body.level)
