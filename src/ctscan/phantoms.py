@@ -35,7 +35,7 @@ from ctscan.seeds import generator
 SAMPLE_SEED = 2020
 PATIENTS = 30  # of each class
 SLICES = 4  # of each patient
-MODES = ("L", "L", "L", "RGB", "RGBA")  # in these shares; colour triples the bytes that a grey image needs
+MODES = ("L", "L", "L", "L", "RGB", "RGBA")  # in these shares; colour triples the bytes that a grey image needs
 
 Field = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -144,7 +144,7 @@ def draw_sample(folder: Path, seed: int) -> None:
 def _frames(positive: bool, seed: int) -> list[_Frame]:
     """The frames of a class's patients: the same sizes, modes and windows in both classes, each in its own order."""
     draw = generator(seed, "frames")
-    widths = (180 + 80 * np.linspace(0, 1, PATIENTS) ** 1.5).round().astype(int)
+    widths = (180 + 80 * np.linspace(0, 1, PATIENTS) ** 2).round().astype(int)
     heights = (widths * draw.uniform(0.66, 0.82, PATIENTS)).round().astype(int)
     blacks, spans = draw.uniform(-1000, -960, PATIENTS), draw.uniform(1160, 1260, PATIENTS)
     shuffle = generator(seed, "frames", "covid" if positive else "non-covid")
@@ -165,7 +165,7 @@ def _draw_body(draw: np.random.Generator) -> _Body:
         depth=draw.uniform(0.64, 0.75),
         squareness=draw.uniform(2.1, 2.7),
         fat=draw.uniform(0.04, 0.09),
-        zoom=draw.uniform(0.94, 1.03),
+        zoom=draw.uniform(0.92, 1.01),
         shift=(draw.uniform(-0.03, 0.03), draw.uniform(-0.03, 0.02)),
         level=draw.uniform(0.15, 0.6),
         cavity=draw.normal(0, 0.012, (4, 2)).tolist(),
@@ -175,7 +175,7 @@ def _draw_body(draw: np.random.Generator) -> _Body:
         ribs=draw.uniform(0, 1, 2).tolist(),
         parenchyma=draw.uniform(-875, -845),
         dependent=draw.uniform(30, 90),
-        noise=draw.uniform(3, 4.5),
+        noise=draw.uniform(5, 8),
         table=bool(draw.random() < 0.6),
     )
 
