@@ -2,12 +2,12 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+from ctscan import phantoms
+from ctscan.phantoms import PATIENTS, SAMPLE_SEED, SLICES, draw_sample, draw_slice
+
 import numpy as np
 import pytest
 from PIL import Image
-
-from ctscan import phantoms
-from ctscan.phantoms import PATIENTS, SAMPLE_SEED, SLICES, draw_sample, draw_slice
 
 MEGABYTE = 1_000_000
 

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctscan.seeds import generator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import cdist
-
-from ctscan.seeds import generator
 
 SAMPLE_SEED = 2020
 PATIENTS = 30  # of each class
