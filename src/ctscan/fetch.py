@@ -51,13 +51,14 @@ def fetch(classes: Classes, archive: Path | None) -> None:
         source = download(WORK) if archive is None else archive
         try:
             unpack(source, _UNPACKED)
+            folders = find_class_folders(_UNPACKED, (classes.positive, classes.negative), source)
         except UserError as error:
             if archive is not None:
                 raise
-            # A resumed part of something else never becomes whole.
+            # Kept, it would only fail again: a resumed part of something else never becomes whole.
             source.unlink(missing_ok=True)
             raise UserError(f"{OWNER}/{DATASET}: {error}: run `make data` again, or {_BY_HAND}") from None
-        _gather(find_class_folders(_UNPACKED, (classes.positive, classes.negative), source))
+        _gather(folders)
         _swap()
         if archive is None:
             source.unlink()
