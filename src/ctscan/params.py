@@ -103,8 +103,13 @@ def load_params(stage: str) -> Params:
     Raises:
         UserError: params.yaml is missing, is not YAML, or holds an unknown key, a wrong type or a value out of range.
     """
-    declared = pipeline()["stages"][stage].get("params", [])
-    return select(validate(_read_yaml(PARAMS_FILE)), declared)
+    declared = _read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
+    return select(read_params(), declared)
+
+
+def read_params() -> Params:
+    """The whole of params.yaml, for a command that is no stage. Raises `UserError` as `load_params` does."""
+    return validate(_read_yaml(PARAMS_FILE))
 
 
 def pipeline() -> dict[str, Any]:
