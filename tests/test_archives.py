@@ -10,13 +10,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from ctscan import archives
 from ctscan.archives import unpack
 from ctscan.errors import UserError
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 FILES = {
     "COVID/Covid (1).png": b"one" * 400,

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-from dvc.repo import Repo
-
 import fetch_data
 from ctscan import archives, fetch, release
+
+import pytest
+from dvc.repo import Repo
 
 ROOT = Path(__file__).parent.parent
 IMAGES = {

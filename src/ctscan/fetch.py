@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter
-
 from ctscan.archives import unpack
 from ctscan.errors import UserError
 from ctscan.params import Classes
 from ctscan.stage import SCRATCH
+
+import requests
+from requests.adapters import HTTPAdapter
 
 OWNER, DATASET = "plameneduardo", "sarscov2-ctscan-dataset"
 LICENCE = "CC BY-NC-SA 4.0"

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ctscan.errors import UserError
+
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.hashfile.build import build
-
-from ctscan.errors import UserError
 
 PIN = Path("data.dvc")
 SHOWN = 10  # names of each kind of difference
