@@ -1,0 +1,137 @@
+"""The pipeline as its users run it: DVC, in a clone, on a small sample."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ctscan.phantoms import SAMPLE_SEED, draw_slice
+
+import pytest
+import yaml
+from conftest import REPO
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "dataset": "small",
+    "backbone": "MobileNetV2",
+    "image_size": 48,
+    "unfreeze_depth": 30,
+    "initial": {"epochs": 4, "patience": 4},
+    "finetune": {"epochs": 1, "patience": 1},
+}
+STAGES = ["prepare-split", "extract-features", "train-initial", "finetune", "evaluate"]
+
+
+def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+
+
+def ran(process: subprocess.CompletedProcess[str]) -> list[str]:
+    assert process.returncode == 0, process.stdout + process.stderr
+    return [line.split("'")[1] for line in process.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def tracked(clone: Path) -> dict[str, bytes]:
+    files = [
+        clone / "dvc.lock",
+        *(file for name in ("metrics", "plots", "models") for file in (clone / name).rglob("*")),
+    ]
+    return {str(file.relative_to(clone)): file.read_bytes() for file in files if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This work tree as a repository of its own, after `dvc repro` on 48 phantoms with a small backbone."""
+    folder = tmp_path_factory.mktemp("pipeline") / "a clone"
+    names = [
+        "src",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvc/plots",
+        "dvc.yaml",
+        "params.yaml",
+        ".gitignore",
+        ".dvcignore",
+    ]
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (REPO / name).is_dir() else shutil.copy
+        copy(REPO / name, target)
+    for name, positive in (("COVID", True), ("non-COVID", False)):
+        (folder / "small" / name).mkdir(parents=True)
+        for number in range(24):
+            pixels, _ = draw_slice(number // 4 + 1, number % 4 + 1, positive, SAMPLE_SEED)
+            Image.fromarray(pixels).save(folder / "small" / name / f"Slice ({number + 1}).png")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump({**params, **SMALL}))
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "config", "user.email", "test@example.org")
+    run(folder, "git", "config", "user.name", "test")
+    first = run(folder, "dvc", "repro")
+    assert ran(first) == STAGES
+    assert "finetuned" in first.stdout.splitlines()[-2] + first.stdout
+    run(folder, "git", "add", "-A")
+    assert run(folder, "git", "commit", "-qm", "first").returncode == 0
+    return folder
+
+
+def test_outs_are_there_and_a_second_repro_does_nothing(clone: Path) -> None:
+    assert ran(run(clone, "dvc", "repro")) == []
+    metrics = json.loads((clone / "metrics" / "evaluate.json").read_text())
+    assert list(metrics) == ["initial", "finetuned"]
+    assert set(metrics["initial"]) == {"accuracy", "precision", "recall", "f1", "roc_auc"}
+    images = clone / "split" / "images"
+    assert sorted(str(path.relative_to(images)) for path in images.glob("*/*")) == [
+        "test/COVID",
+        "test/non-COVID",
+        "train/COVID",
+        "train/non-COVID",
+    ]
+
+
+def test_metrics_and_plots_show_both_models(clone: Path) -> None:
+    shown = run(clone, "dvc", "metrics", "show", "--json")
+    files = json.loads(shown.stdout)[""]["data"]
+    assert set(files["metrics/evaluate.json"]["data"]) == {"initial", "finetuned"}
+    plots = json.loads(run(clone, "dvc", "plots", "show", "--json", "--split").stdout)
+    assert "errors" not in plots
+    (roc,) = plots["data"]["ROC, test images"]
+    points = next(iter(roc["datapoints"].values()))
+    assert {point["model"] for point in points} == {"initial", "finetuned"}
+    assert all(0 <= point["low"] <= point["high"] <= 1 for point in points)
+
+
+def test_another_lr_runs_three_stages_and_params_diff_shows_it(clone: Path) -> None:
+    result = run(clone, "dvc", "exp", "run", "-S", "lr=3e-4", "-S", "initial.epochs=3")
+    assert ran(result) == ["train-initial", "finetune", "evaluate"]
+    assert "lr" in run(clone, "dvc", "params", "diff").stdout
+    assert "initial.roc_auc" in run(clone, "dvc", "metrics", "diff", "--all").stdout
+    assert run(clone, "git", "checkout", "-q", ".").returncode == 0
+    assert run(clone, "dvc", "checkout", "-q").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lr", -1, "params.yaml: lr = -1; it needs a number > 0"),
+        ("unfreeze_depth", 999, "unfreeze_depth = 999; 154 layers are all that the backbone has"),
+        ("weights", "absent.h5", "weights = 'absent.h5' is no file"),
+    ],
+)
+def test_a_failing_run_is_a_line_and_leaves_earlier_results(clone: Path, key: str, value: object, message: str) -> None:
+    before = tracked(clone)
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    (clone / "params.yaml").write_text(yaml.safe_dump({**params, key: value}))
+    failed = run(clone, "dvc", "repro")
+    run(clone, "git", "checkout", "-q", "params.yaml")
+    assert failed.returncode != 0
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert tracked(clone) == before
