@@ -4,24 +4,27 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results data test lint format lock-check requirements
+.PHONY: help repro results plots data test lint format lock-check requirements
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 repro: $(BIN)/run-ready  ## set up, get the embedded sample, run the pipeline, print the results (GPU=1: tensorflow with CUDA)
-	@dvc pull -q sample
+	@dvc pull -q -r sample sample
 	@dvc repro
 	@python src/show_results.py
 
 results: $(BIN)/run-ready  ## print the table of the last run
 	@python src/show_results.py
 
+plots: $(BIN)/run-ready  ## write the plots as one page that opens with no network; REVS="HEAD exp" compares
+	@python src/show_plots.py $(REVS)
+
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
 	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
 
 test: $(BIN)/dev-ready  ## run all tests
-	@dvc pull -q sample
+	@dvc pull -q -r sample sample
 	@pytest -q -n 2 --dist worksteal
 
 lint: $(BIN)/dev-ready  ## check style and types

@@ -1,0 +1,25 @@
+"""The README's figures are those of the committed run."""
+
+import json
+
+from ctscan.metrics import HEADLINE
+from ctscan.reports import results_table
+
+from conftest import REPO
+
+README = (REPO / "README.md").read_text(encoding="utf-8")
+DETAILS = {
+    model: report
+    for model, report in json.loads((REPO / "metrics" / "details.json").read_text(encoding="utf-8")).items()
+    if model in ("initial", "finetuned")
+}
+
+
+def test_the_readme_shows_what_make_repro_prints() -> None:
+    assert results_table(DETAILS) in README
+
+
+def test_the_readmes_rows_are_the_committed_metrics() -> None:
+    for title, model in (("initial model", "initial"), ("fine-tuned", "finetuned")):
+        cells = [f"{DETAILS[model]['test'][metric]:.3f}".removeprefix("0") for metric in HEADLINE]
+        assert f"| synthetic sample, {title} | {' | '.join(cells)} |" in README
