@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results data test lint format lock-check requirements
+.PHONY: help repro results data weights test lint format lock-check requirements
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ results: $(BIN)/run-ready  ## print the table of the last run
 
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
 	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
+
+weights: $(BIN)/run-ready  ## get the ImageNet weights of the backbone in params.yaml ahead of a run
+	@python src/fetch_weights.py
 
 test: $(BIN)/dev-ready  ## run all tests
 	@dvc pull -q sample
