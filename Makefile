@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results plots data test lint format lock-check requirements
+.PHONY: help repro results plots data test lint format lock-check requirements weights
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ plots: $(BIN)/run-ready  ## write the plots as one page that opens with no netwo
 
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
 	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
+
+weights: $(BIN)/run-ready  ## get the ImageNet weights of the backbone in params.yaml ahead of a run
+	@python src/fetch_weights.py
 
 test: $(BIN)/dev-ready  ## run all tests
 	@dvc pull -q -r sample sample

@@ -1,7 +1,6 @@
 """Any `keras.applications` model as a backbone: grey slices in, feature maps out, preprocessing inside."""
 
 import hashlib
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +9,10 @@ from typing import Any
 
 from ctscan.errors import UserError
 from ctscan.seeds import derive_seed
+from ctscan.weights import PublishedFile, imagenet_model, load_weights
 
-import h5py
 import keras
 import numpy as np
-
-DOWNLOAD_TIMEOUT = 20  # seconds without a byte
 
 
 def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras.Model:
@@ -25,8 +22,11 @@ def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras
 
     Args:
         name: of a function of `keras.applications`, such as ResNet101V2.
-        weights: `random` (drawn from `seed`), `imagenet` (downloaded once by Keras, its hash checked), or the path of
-            a weights file for this architecture without its top.
+        weights: `random` (drawn from `seed`), `imagenet` (downloaded once by Keras, its md5 checked in the families
+            for which Keras publishes one: all but MobileNet and MobileNetV2), or the path of a weights file for this
+            architecture without its top. DVC tracks the path and not what lies there: after a change of the file,
+            `dvc repro --force extract-features`. EfficientNet with `imagenet` scales its input by a factor more than
+            with a path, as in keras.applications.
         image_size: pixels, square.
         seed: the experiment's.
 
@@ -35,21 +35,26 @@ def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras
     """
     application = _application(name)
     keras.utils.set_random_seed(derive_seed(seed, "backbone"))
-    arguments = {"include_top": False, "input_shape": (image_size, image_size, 3), "name": "base"}
-    try:
-        base = application(weights=None, **arguments)
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"params.yaml: image_size = {image_size} does not fit backbone {name}: {reason}") from None
-    if weights == "imagenet":
-        with _explained_download(name):
-            base = application(weights="imagenet", **arguments)
-    elif weights != "random":
-        _load_weights(base, name, Path(weights))
+    with _fitting_size(name, image_size):
+        if weights == "imagenet":
+            base, _, _ = imagenet_model(application, **_arguments(image_size))
+        else:
+            base = application(weights=None, **_arguments(image_size))
+    base.name = "base"  # only now: some families make the name of the file to download from it
+    if weights not in ("imagenet", "random"):
+        load_weights(base, name, Path(weights).expanduser())
 
     slices = keras.Input((image_size, image_size, 1), name="slice")
     rgb = keras.layers.Concatenate(name="grey_to_rgb")([slices, slices, slices])
     return keras.Model(slices, base(_preprocessing(application)(rgb)), name="backbone")
+
+
+def fetch_imagenet(name: str, image_size: int) -> tuple[PublishedFile, Path]:
+    """The file that `build_backbone` loads for `imagenet`, shown to load, and its place. Raises as that does."""
+    application = _application(name)
+    with _fitting_size(name, image_size):
+        _, file, path = imagenet_model(application, **_arguments(image_size))
+    return file, path
 
 
 def weights_hash(base: keras.Model) -> str:
@@ -68,6 +73,19 @@ def _application(name: str) -> Any:
     return application
 
 
+def _arguments(image_size: int) -> dict[str, Any]:
+    return {"include_top": False, "input_shape": (image_size, image_size, 3)}
+
+
+@contextmanager
+def _fitting_size(name: str, image_size: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"params.yaml: image_size = {image_size} does not fit backbone {name}: {reason}") from None
+
+
 def _preprocessing(application: Any) -> keras.layers.Layer:
     """The family's `preprocess_input` as a layer that a saved model carries.
 
@@ -77,34 +95,3 @@ def _preprocessing(application: Any) -> keras.layers.Layer:
     preprocess = sys.modules[application.__module__].preprocess_input
     offset, one = (preprocess(np.full((1, 1, 1, 3), value, "float32"))[0, 0, 0] for value in (0.0, 1.0))
     return keras.layers.Rescaling((one - offset).tolist(), offset.tolist(), name="preprocessing")
-
-
-@contextmanager
-def _explained_download(name: str) -> Iterator[None]:
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        yield
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"params.yaml: weights = imagenet is not to be had for {name}: {reason}") from None
-    except Exception as error:  # get_file raises a bare Exception where the network fails
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"weights = imagenet: the download for {name} failed ({reason}); try again with a network, "
-            "or set weights to a file you already have"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(patience)
-
-
-def _load_weights(base: keras.Model, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"params.yaml: weights = '{path}' is no file; it needs random, imagenet or a path")
-    if not h5py.is_hdf5(path) or path.suffix != ".h5":
-        raise UserError(f"{path}: not a Keras weights file (HDF5, .h5 or .weights.h5); fetch or export it again")
-    try:
-        base.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: truncated, or not the weights of {name} without its top ({reason})") from None
