@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results data test lint format lock-check requirements
+.PHONY: help repro results repeats data test lint format lock-check requirements
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -16,6 +16,9 @@ repro: $(BIN)/run-ready  ## set up, get the embedded sample, run the pipeline, p
 
 results: $(BIN)/run-ready  ## print the table of the last run
 	@python src/show_results.py
+
+repeats: $(BIN)/run-ready  ## the same with 5 splits of other seeds, after repro: mean and spread (ARGS="--strategy blocked --seeds 10")
+	@python src/repeats.py $(ARGS)
 
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
 	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
