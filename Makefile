@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results plots data test lint format lock-check requirements weights
+.PHONY: help repro results plots data test lint format lock-check requirements weights repeats
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -19,6 +19,8 @@ results: $(BIN)/run-ready  ## print the table of the last run
 
 plots: $(BIN)/run-ready  ## write the plots as one page that opens with no network; REVS="HEAD exp" compares
 	@python src/show_plots.py $(REVS)
+repeats: $(BIN)/run-ready  ## the same with 5 splits of other seeds, after repro: mean and spread (ARGS="--strategy blocked --seeds 10")
+	@python src/repeats.py $(ARGS)
 
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
 	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)

@@ -100,3 +100,29 @@ def draw_controls(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
         axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
         axis.set_yticks(range(len(table)), [row["name"] for row in reversed(table)])
         axis.set(xlabel="test ROC AUC, 95 % interval (dotted: chance)", xlim=(0, 1.02))
+
+
+def draw_repeats(path: Path, result: Mapping[str, Any]) -> None:
+    """Each seed's figures as circles, lowest seed on top, with their mean as a bar, beside chance.
+
+    `result` holds `strategy`, `repeats` (of `repeats.repeat`) and `summary` (of `spread.summary`).
+    """
+    rows = [
+        (f"{name} {metric}".replace("_", " "), spread["mean"], [run[kind][name][metric] for run in result["repeats"]])
+        for kind in ("models", "baselines")
+        for name, figures in result["summary"][kind].items()
+        for metric, spread in figures.items()
+    ]
+    with _figure(path, 1, 1, 6.4, 0.36 * len(rows) + 1.0) as axes:
+        axis = axes[0, 0]
+        for place, (_, mean, values) in enumerate(reversed(rows)):
+            apart = np.linspace(0.25, -0.25, len(values))
+            axis.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=2)
+            axis.plot(values, place + apart, "o", color="black", markerfacecolor="none", markersize=4)
+        axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
+        axis.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+        title = f"{result['strategy']} split, {len(result['repeats'])} seeds"
+        axis.set(title=title, xlabel="test (circle: a seed, bar: mean, dotted: chance of the AUC)")
+        axis.set_xlim(right=1.02)

@@ -3,21 +3,18 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ctscan.manifest import image_paths
 from ctscan.slices import load_slice
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
 INFERENCE_BATCH = 32
 
 
-def slice_reader(manifest: pd.DataFrame, size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from positions (b,) in `manifest` to their decoded slices (b, size, size, 1) uint8."""
-    paths = image_paths(manifest)
+def slice_reader(paths: Sequence[Path], size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from positions (b,) in `paths` to their decoded slices (b, size, size, 1) uint8."""
     return lambda positions: _decode(paths, size, positions)
 
 
