@@ -19,6 +19,7 @@ results: $(BIN)/run-ready  ## print the table of the last run
 
 plots: $(BIN)/run-ready  ## write the plots as one page that opens with no network; REVS="HEAD exp" compares
 	@python src/show_plots.py $(REVS)
+
 repeats: $(BIN)/run-ready  ## the same with 5 splits of other seeds, after repro: mean and spread (ARGS="--strategy blocked --seeds 10")
 	@python src/repeats.py $(ARGS)
 
