@@ -1,10 +1,16 @@
 """What surrounds a recipe: exit codes, outs published whole, checkpoints that belong to their inputs."""
 
+import errno
+import os
+import resource
+import shutil
+import time
 from pathlib import Path
 
 from ctscan.errors import UserError
 from ctscan.stage import checkpoint, publish, run_stage
 
+import numpy as np
 import pytest
 
 
@@ -99,3 +105,98 @@ def test_a_param_of_another_stage_keeps_the_checkpoint(workspace: Path) -> None:
     path = workspace / "params.yaml"
     path.write_text(path.read_text().replace("bootstrap: 2000", "bootstrap: 500"))
     assert _checkpoint_after_failure() == before
+
+
+def test_runs_in_a_temporary_workspace_keep_checkpoints_in_the_repository(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = workspace / ".dvc" / "tmp" / "exps" / "standalone" / "tmpab"
+    inside.mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(workspace / name, inside)
+    _inputs(workspace)
+    _inputs(inside)
+    here = _checkpoint_after_failure().resolve()
+    monkeypatch.chdir(inside)
+    assert _checkpoint_after_failure() == here
+    with publish(Path("a.txt")) as path:
+        assert path.resolve().is_relative_to(inside), "a rename needs one file system"
+        path.touch()
+
+
+def test_a_second_run_with_the_same_inputs_keeps_to_itself(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _inputs(workspace)
+    with checkpoint("finetune") as first:
+        first.mkdir()
+        (first / "last.npz").write_text("of the first")
+        with checkpoint("finetune") as second:
+            assert second.is_dir()
+            assert second != first
+        assert not second.exists()
+        assert (first / "last.npz").read_text() == "of the first"
+    assert "another run of finetune" in capsys.readouterr().out
+    with checkpoint("finetune") as third:
+        assert third == first
+
+
+def test_a_kill_amid_the_removal_leaves_no_half_checkpoint(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _inputs(workspace)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), checkpoint("finetune") as folder:
+        folder.mkdir()
+        (folder / "last.npz").touch()
+        patch.setattr(shutil, "rmtree", _interrupt)
+    assert not folder.exists()
+    with checkpoint("finetune") as again:
+        again.mkdir()
+    assert [path.suffix for path in folder.parent.iterdir()] == [".lock"]
+
+
+def _interrupt(path: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def test_forgotten_checkpoints_of_the_stage_are_deleted(workspace: Path) -> None:
+    _inputs(workspace)
+    current = _checkpoint_after_failure()
+    forgotten, recent, foreign = (current.parents[1] / name for name in ("finetune/a", "finetune/b", "other/a"))
+    for folder in (forgotten, recent, foreign):
+        folder.mkdir(parents=True)
+    now = time.time()
+    for folder, days in ((current, 15), (forgotten, 15), (recent, 13), (foreign, 15)):
+        os.utime(folder, (now, now - days * 24 * 3600))
+    assert _checkpoint_after_failure() == current
+    assert [folder.exists() for folder in (current, forgotten, recent, foreign)] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "make the folder")])
+def test_an_out_that_cant_be_written_is_one_line_and_the_earlier_one_stays(
+    workspace: Path, number: int, remedy: str
+) -> None:
+    out = Path("metrics/a.json")
+    with publish(out) as path:
+        path.write_text("old")
+
+    def recipe(params: object) -> None:
+        with publish(out) as path:
+            path.write_text("half")
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(SystemExit) as caught:
+        run_stage("finetune", recipe)
+    assert str(caught.value.code).startswith(f"finetune: metrics/a.json: {os.strerror(number)}; {remedy}")
+    assert out.read_text() == "old"
+
+
+def test_numpys_short_write_is_told_as_a_full_disk(workspace: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(UserError, match=r"^features\.npy: .*; free some space"), publish(Path("features.npy")) as path:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            np.save(path, np.zeros(100_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_other_faults_of_the_system_keep_their_traceback(workspace: Path) -> None:
+    with pytest.raises(FileNotFoundError), publish(Path("a.txt")):
+        Path("missing.txt").read_text()

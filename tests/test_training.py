@@ -1,10 +1,12 @@
 """Training: best epoch, early stopping, orders by epoch, and a killed run that ends in the same bits."""
 
+import resource
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 from ctscan import training
+from ctscan.errors import UserError
 from ctscan.heads import build_head
 from ctscan.params import Head, Training
 from ctscan.training import Examples, best_epoch, compile_classifier, train
@@ -124,6 +126,24 @@ def _at(call: int, function: Callable) -> Callable:
         return function(*arguments, **keywords)
 
     return killing
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    model, history = _run(tmp_path / "whole")
+    folder = tmp_path / "full"
+    _run(folder, epochs=2)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))  # the system refuses to write more to any file
+    try:
+        with pytest.raises(UserError, match=r"full: .*; .* and run again"):
+            _run(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".npz"} == before
+    resumed, continued = _run(folder)
+    assert continued == history
+    assert _bits(resumed) == _bits(model)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from ctscan.errors import writing
 
 import keras
 import numpy as np
@@ -33,18 +35,15 @@ class Boundary:
         )
 
     def fill(self, trunk: keras.Model, images: Iterable[tf.Tensor]) -> None:
-        """Push each of `images`, batches in order, through `trunk` once."""
+        """Push each of `images`, batches in order, through `trunk` once. Raises `UserError` where the disk is full."""
         forward = tf.function(lambda batch: tf.nest.flatten(trunk(batch, training=False)), reduce_retracing=True)
-        streams = [path.open("wb") for path in self.files]
-        try:
+        with writing(self.files[0].parent), ExitStack() as stack:
+            streams = [stack.enter_context(path.open("wb")) for path in self.files]
             with tqdm(total=self.count, desc="frozen trunk", unit="slice") as progress:
                 for batch in images:
                     for stream, tensor in zip(streams, forward(batch), strict=True):
                         stream.write(tensor.numpy().tobytes())
                     progress.update(len(batch))
-        finally:
-            for stream in streams:
-                stream.close()
 
     def rows(self, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The activations of the images at `indices` (b,): a (b, ...) tensor for each frontier tensor."""

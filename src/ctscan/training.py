@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctscan.errors import writing
 from ctscan.manifest import rows
 from ctscan.params import Training
 from ctscan.seeds import derive_seed, generator
@@ -98,6 +99,9 @@ def train(
 
     Returns:
         One record an epoch: loss, accuracy and auc, of training and (`val_`) validation.
+
+    Raises:
+        UserError: `checkpoint` can't be written to; what it held last is whole.
     """
     state = _Checkpoint(model, checkpoint)
     history = state.restore()
@@ -173,6 +177,10 @@ class _Checkpoint:
         return [variable for variable in self.model.variables if id(variable) not in frozen]
 
     def save(self, history: list[Record], improved: bool) -> None:
+        with writing(self.folder):
+            self._save(history, improved)
+
+    def _save(self, history: list[Record], improved: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if improved:
             _write(self.folder / f"best-{len(history) - 1}.npz", self.weights)
