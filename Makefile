@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results plots data test lint format lock-check requirements weights repeats
+.PHONY: help repro results plots data test lint format lock-check requirements weights repeats verify
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -12,6 +12,7 @@ help:  ## list the targets
 repro: $(BIN)/run-ready  ## set up, get the embedded sample, run the pipeline, print the results (GPU=1: tensorflow with CUDA)
 	@dvc pull -q -r sample sample
 	@dvc repro
+	@python src/record_environment.py
 	@python src/show_results.py
 
 results: $(BIN)/run-ready  ## print the table of the last run
@@ -44,6 +45,9 @@ format: $(BIN)/dev-ready  ## format the code
 
 lock-check: $(BIN)/run-ready  ## is dvc.lock in step with code, params, metrics and plots? needs no data
 	@python src/check_lock.py
+
+verify: $(BIN)/run-ready  ## run the committed pipeline again in a scratch clone: the same bytes?
+	@python src/verify.py
 
 requirements: $(BIN)/dev-ready  ## pin the dependencies of pyproject.toml anew
 	@for file in "requirements.txt --extra cpu" "requirements-gpu.txt --extra gpu" \
