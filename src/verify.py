@@ -1,8 +1,8 @@
 """Is a run the committed one? Says stage by stage which outs are the same bytes, and how far metrics lie apart.
 
 `python src/verify.py` runs the committed pipeline again in a scratch clone; `python src/verify.py --run FOLDER` looks
-at the run that lies in FOLDER. Exit 0: all outs are the same, or, on another kind of machine, the test metrics lie within
-the tolerance. Exit 1: anything else.
+at the run that lies in FOLDER. Exit 0: all outs are the same, or, on another kind of machine, the test metrics lie
+within the tolerance. Exit 1: anything else.
 """
 
 import argparse

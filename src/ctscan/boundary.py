@@ -54,7 +54,8 @@ class Boundary:
                 for path, shape, dtype in zip(self.files, self.shapes, self.dtypes, strict=True)
             ]
 
-        tensors = tf.numpy_function(read, [indices], self.dtypes, stateful=False)
+        # Flattened, because outside a graph TensorFlow gives a single tensor bare.
+        tensors = tf.nest.flatten(tf.numpy_function(read, [indices], self.dtypes, stateful=False))
         return tuple(
             tf.ensure_shape(tensor, (None, *shape)) for tensor, shape in zip(tensors, self.shapes, strict=True)
         )
