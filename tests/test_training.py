@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ctscan import training
 from ctscan.errors import UserError
@@ -128,18 +129,24 @@ def _at(call: int, function: Callable) -> Callable:
     return killing
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, history = _run(tmp_path / "whole")
     folder = tmp_path / "full"
     _run(folder, epochs=2)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))  # the system refuses to write more to any file
-    try:
-        with pytest.raises(UserError, match=r"full: .*; .* and run again"):
-            _run(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    written = training._write
+
+    def refused(*arguments: Any) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+        try:
+            written(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"full: .*; .* and run again"):
+        patch.setattr(training, "_write", refused)
+        _run(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".npz"} == before
     resumed, continued = _run(folder)
     assert continued == history
