@@ -33,12 +33,17 @@ def main() -> None:
 def run_again(clone: Path) -> Path:
     """The committed pipeline in a clone with a cache of its own, so that nothing is taken from earlier runs."""
     _call("git", "clone", "--quiet", ".", str(clone))
-    dataset = read_params().dataset
-    if dataset == "sample":
+    params = read_params()
+    if params.dataset == "sample":
         _call("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
-    else:
-        shutil.copytree(dataset, clone / dataset)
-    _call("dvc", "repro", at=clone)
+    elif not (clone / params.dataset).exists():  # git may hold a small one
+        shutil.copytree(params.dataset, clone / params.dataset)
+    weights = Path(params.weights)
+    if weights.is_file() and not (clone / weights).exists():
+        (clone / weights).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, clone / weights)
+    # Forced, because a cache that the user shares between repositories may hold the runs.
+    _call("dvc", "repro", "--force", at=clone)
     return clone
 
 
