@@ -46,7 +46,9 @@ def good(base: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(units: int = 3, layers: int = 2, seed: int = 0) -> keras.Model:
     keras.utils.set_random_seed(seed)
     steps = [keras.layers.Conv2D(units, 3) for _ in range(layers)]
-    return keras.Sequential([keras.Input((16, 16, 3)), *steps, keras.layers.BatchNormalization()])
+    return keras.Sequential(
+        [keras.Input((16, 16, 3)), *steps, keras.layers.Dropout(0.5), keras.layers.BatchNormalization()]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -125,4 +125,4 @@ def draw_repeats(path: Path, result: Mapping[str, Any]) -> None:
         axis.set_axisbelow(True)
         title = f"{result['strategy']} split, {len(result['repeats'])} seeds"
         axis.set(title=title, xlabel="test (circle: a seed, bar: mean, dotted: chance of the AUC)")
-        axis.set_xlim(right=1.02)
+        axis.set_xlim(min(0.4, axis.get_xlim()[0]), 1.02)  # pictures of two strategies compare at a glance

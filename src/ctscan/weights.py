@@ -152,13 +152,13 @@ def _check_count(base: keras.Model, path: Path) -> None:
     names: list[str] = []
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
+        if isinstance(item, h5py.Dataset) and not {"optimizer", "seed_generator"} & set(name.split("/")):
             names.append(name)
 
     with h5py.File(path) as file:
         file.visititems(visit)
-    if len(names) != len(base.variables):
-        raise ValueError(f"{len(names)} arrays where the network has {len(base.variables)}")
+    if len(names) != len(base.weights):
+        raise ValueError(f"{len(names)} arrays where the network has {len(base.weights)}")
 
 
 @contextmanager
