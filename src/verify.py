@@ -50,7 +50,8 @@ def run_again(clone: Path) -> Path:
 def compare(recorded: Path, run: Path) -> str | None:
     """Print what differs between two runs. Returns what is wrong, or None."""
     locks = [yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8")) for folder in (recorded, run)]
-    outs = compare_locks(*locks)
+    altered = _altered(run)
+    outs = [out._replace(same=out.same and out.path not in altered) for out in compare_locks(*locks)]
     distance = largest_difference(recorded / "metrics/evaluate.json", run / "metrics/evaluate.json")
     for out in outs:
         note = "identical" if out.same else "DIFFERS"
@@ -71,9 +72,18 @@ def compare(recorded: Path, run: Path) -> str | None:
     return None
 
 
-def _call(*command: str, at: Path | None = None) -> None:
-    if subprocess.run(command, cwd=at, check=False).returncode:
+def _altered(run: Path) -> set[str]:
+    """Outs in `run` that aren't, or are no longer, what its own dvc.lock says."""
+    stages = json.loads(_call(sys.executable, "-m", "dvc", "status", "--json", at=run, stdout=subprocess.PIPE))
+    changes = [change for stage in stages.values() for change in stage if isinstance(change, dict)]
+    return {path for change in changes for path in change.get("changed outs", {})}
+
+
+def _call(*command: str, at: Path | None = None, stdout: int | None = None) -> str:
+    done = subprocess.run(command, cwd=at, stdout=stdout, text=True, check=False)
+    if done.returncode:
         sys.exit(f"verify: `{' '.join(command)}` failed; its message stands above")
+    return done.stdout or ""
 
 
 if __name__ == "__main__":
