@@ -3,18 +3,22 @@
 import copy
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import verify
 from ctscan.environment import environment
 from ctscan.heads import build_head
 from ctscan.models import save_model
 from ctscan.params import Head
 from ctscan.verification import Out, compare_locks, largest_difference
 
+import keras
 import pytest
 import yaml
 from conftest import REPO
+from dvc.repo import Repo
 
 
 @pytest.fixture
@@ -75,3 +79,55 @@ def test_the_environment_tells_no_host_path_or_time() -> None:
     assert told == environment()
     assert told["libraries"]["keras"]
     assert "/" not in json.dumps(told).replace("\\/", "/")
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A finished run of one stage, with a model and metrics."""
+    folder = tmp_path / "recorded"
+    (folder / "metrics").mkdir(parents=True)
+    (folder / "models").mkdir()
+    outs = ["models/initial.keras", {"metrics/evaluate.json": {"cache": False}}]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train-initial": {"cmd": "true", "outs": outs}}}))
+    save_model(build_head(6, Head(units=4, l2=0.01, dropout=0.5), seed=1), folder / "models/initial.keras")
+    (folder / "metrics/evaluate.json").write_text(json.dumps({"initial": {"accuracy": 0.9}}))
+    (folder / "metrics/environment.json").write_text(json.dumps(environment()))
+    Repo.init(str(folder), no_scm=True).close()
+    with Repo(str(folder)) as repo:
+        repo.commit(force=True)
+    return folder
+
+
+@pytest.mark.parametrize("recommitted", [False, True])
+def test_a_run_with_one_changed_weight_fails_by_name(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recommitted: bool
+) -> None:
+    run = Path(shutil.copytree(recorded, tmp_path / "run"))
+    assert verify.compare(recorded, run) is None
+    assert "all 2 outs are the same bytes" in capsys.readouterr().out
+    path = run / "models/initial.keras"
+    model = keras.saving.load_model(path)
+    weights = model.get_weights()
+    weights[0][0, 0] += 1e-6
+    model.set_weights(weights)
+    path.unlink()
+    save_model(model, path)
+    if recommitted:
+        with Repo(str(run)) as repo:
+            repo.commit(force=True)
+    assert "bytes differ on a machine of the recorded kind" in str(verify.compare(recorded, run))
+    differing = [line.split() for line in capsys.readouterr().out.splitlines() if "DIFFERS" in line]
+    assert differing == [["train-initial", "models/initial.keras", "DIFFERS"]]
+
+
+@pytest.mark.parametrize(("distance", "verdict"), [(0.01, None), (0.3, "test metrics differ by 0.3")])
+def test_another_machine_is_held_to_the_tolerance(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], distance: float, verdict: str | None
+) -> None:
+    run = Path(shutil.copytree(recorded, tmp_path / "run"))
+    (recorded / "metrics/environment.json").write_text(json.dumps(environment() | {"processor": "another"}))
+    (run / "metrics/evaluate.json").write_text(json.dumps({"initial": {"accuracy": 0.9 - distance}}))
+    wrong = verify.compare(recorded, run)
+    assert f"numbers by up to {distance:.3g}" in capsys.readouterr().out
+    assert wrong is None if verdict is None else str(wrong).startswith(verdict)
+    assert verdict is None or "differs in processor" in str(wrong)
