@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results data test lint format lock-check requirements
+.PHONY: help repro results data test lint format lock-check bench requirements
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ format: $(BIN)/dev-ready  ## format the code
 
 lock-check: $(BIN)/run-ready  ## is dvc.lock in step with code, params, metrics and plots? needs no data
 	@python src/check_lock.py
+
+bench: $(BIN)/run-ready  ## time plain Keras against this repository's way (hours); BENCH="--growth ..." passes options
+	@python benchmarks/run.py $(BENCH)
 
 requirements: $(BIN)/dev-ready  ## pin the dependencies of pyproject.toml anew
 	@for file in "requirements.txt --extra cpu" "requirements-gpu.txt --extra gpu" \
