@@ -98,18 +98,20 @@ def _draw_comparison(axis: Any, result: Mapping[str, Any]) -> None:
         )  # fmt: skip
         left = [start + value for start, value in zip(left, values, strict=True)]
     for place, way in enumerate(ways):
-        faster = f" {result['ratios'][way]['total']:.1f}x faster" if way in result["ratios"] else ""
-        axis.text(left[place], place, faster, va="center", fontsize=8)
+        if way in result["ratios"]:
+            axis.text(
+                left[place], place, f" plain / this = {result['ratios'][way]['total']:.1f}", va="center", fontsize=8
+            )
     axis.set_yticks(range(len(ways)), ways)
     axis.invert_yaxis()
-    axis.margins(x=0.02)
+    axis.set_xlim(0, 1.3 * max(left))
     settings = result["settings"]
     axis.set(
         xlabel="minutes",
         title=f"{settings['backbone']}, {sum(settings['images'].values())} images, "
         f"{settings['epochs']} + {settings['finetune_epochs']} epochs",
     )
-    axis.legend(loc="lower right", fontsize=8)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(PARTS), fontsize=8, frameon=False)
 
 
 def _draw_growth(axis: Any, result: Mapping[str, Any]) -> None:
