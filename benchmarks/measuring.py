@@ -20,7 +20,6 @@ import yaml
 BENCHMARKS = Path(__file__).resolve().parent
 REPO = BENCHMARKS.parent
 STAGES = ("extract-features", "train-initial", "finetune", "evaluate")
-SECONDS = ("start_up", "phase_1", "phase_2", "evaluation", "total")
 
 Run = dict[str, Any]
 
