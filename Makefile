@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results plots data test lint format lock-check requirements weights repeats verify
+.PHONY: help repro results plots data test lint format lock-check requirements weights repeats verify bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ lock-check: $(BIN)/run-ready  ## is dvc.lock in step with code, params, metrics 
 
 verify: $(BIN)/run-ready  ## run the committed pipeline again in a scratch clone: the same bytes?
 	@python src/verify.py
+
+bench: $(BIN)/run-ready  ## time plain Keras against this repository's way (hours); BENCH="--growth ..." passes options
+	@python benchmarks/run.py $(BENCH)
 
 requirements: $(BIN)/dev-ready  ## pin the dependencies of pyproject.toml anew
 	@for file in "requirements.txt --extra cpu" "requirements-gpu.txt --extra gpu" \

@@ -26,7 +26,7 @@ from drawing import draw_dataset
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 SEEDS = (7, 8, 9)
-PATIENTS, SLICES = 16, 5  # a class
+PATIENTS, SLICES = 12, 4  # a class
 Results = dict[str, list[dict[str, Any]]]
 
 
@@ -54,7 +54,7 @@ def _material() -> Material:
         }
     )
     own = rng.normal(size=(2 * PATIENTS, 32))
-    features = (own[patient] + 0.1 * rng.normal(size=(len(names), 32))).astype("float32")
+    features = (own[patient] + 0.6 * rng.normal(size=(len(names), 32))).astype("float32")
     images = rng.integers(0, 256, (len(names), 28, 28, 1)).astype("uint8")
     return Material(found, [Path(path) for path in found["path"]], images, features)
 
@@ -66,24 +66,24 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Results:
         patch.chdir(REPO)
         folder = tmp_path_factory.mktemp("repeats") / "scratch"
         return {
-            strategy: repeat(_material(), _params(strategy), SEEDS, finetuning=False, scratch=folder)
-            for strategy in ("random", "blocked")
+            strategy: repeat(_material(), _params(strategy), seeds, finetuning=False, scratch=folder)
+            for strategy, seeds in (("random", SEEDS), ("blocked", SEEDS[:2]))
         }
 
 
 def test_a_planted_leak_shows_between_strategies(repeated: Results) -> None:
     leaky, honest = ([run["models"]["initial"]["roc_auc"] for run in repeated[name]] for name in ("random", "blocked"))
-    assert min(leaky) > 0.9
+    assert min(leaky) > 0.85
     assert np.mean(honest) < 0.7
 
 
 def test_each_seed_has_a_split_of_its_own(repeated: Results) -> None:
     for runs in repeated.values():
-        assert [run["seed"] for run in runs] == list(SEEDS)
-        assert len({run["split_sha256"] for run in runs}) == len(SEEDS)
-        assert len({json.dumps(run["models"]) for run in runs}) == len(SEEDS)
-        # 30 % of 80 images a class; within one group where groups stay whole.
-        assert all(abs(run[f"test_{kind}"] - 24) <= SLICES for run in runs for kind in ("positive", "negative"))
+        assert [run["seed"] for run in runs] == list(SEEDS[: len(runs)])
+        assert len({run["split_sha256"] for run in runs}) == len(runs)
+        assert len({json.dumps(run["models"]) for run in runs}) == len(runs)
+        # 30 % of 48 images a class; within one group where groups stay whole.
+        assert all(abs(run[f"test_{kind}"] - 14) <= SLICES for run in runs for kind in ("positive", "negative"))
 
 
 def test_a_seed_gives_the_same_bits_alone(repeated: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,6 +164,7 @@ def _save_backbone() -> None:
     keras.Model(slices, base(scaled)).save("models/backbone.keras")
 
 
+@pytest.mark.slow
 def test_the_command_end_to_end(project: Path, float32_policy: None, capsys: pytest.CaptureFixture[str]) -> None:
     _save_backbone()
     command.main(["--strategy", "blocked", "--seeds", "2", "--finetune"])

@@ -1,0 +1,176 @@
+"""One run of either way, as processes of their own, in a scratch workspace: seconds, peak memory and test AUC."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctscan.dataset import EXTENSIONS, natural_key
+from ctscan.errors import UserError
+from ctscan.manifest import IMAGES, read_manifest
+from ctscan.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
+from ctscan.seeds import derive_seed
+
+import yaml
+
+BENCHMARKS = Path(__file__).resolve().parent
+REPO = BENCHMARKS.parent
+STAGES = ("extract-features", "train-initial", "finetune", "evaluate")
+
+Run = dict[str, Any]
+
+
+class Workspace(NamedTuple):
+    """A folder with params.yaml, dvc.yaml, the dataset and its split, as the stages want it.
+
+    `plain` inside it holds hard links to the same images as plain Keras wants them: {train,val,test}/<class>/<file>.
+    """
+
+    folder: Path
+    params: Params
+    images: dict[str, int]  # by subset
+
+
+def read_study(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The values of this repository's params.yaml with `overrides`, the study's head and random split, unaugmented."""
+    values = yaml.safe_load((REPO / PARAMS_FILE).read_text(encoding="utf-8"))
+    values |= overrides
+    values["split"]["strategy"] = "random"
+    values["head"] = {"units": 1024, "l2": 0.01, "dropout": 0.5}  # as plain_keras.py has it
+    values["augment"]["enabled"] = False
+    validate(values)
+    return dict(values)
+
+
+def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: int | None, copies: int) -> Workspace:
+    """An empty `folder` made a workspace of `images` images of each class (None: all), each there `copies` times.
+
+    Raises:
+        UserError: the dataset lacks a class folder or has fewer images.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in study["classes"].values():
+        _copy_class(dataset / name, folder / "dataset" / name, images, copies)
+    shutil.copyfile(REPO / PIPELINE_FILE, folder / PIPELINE_FILE)
+    params = _write_params(folder, study | {"dataset": "dataset"})
+    _run_child("prepare-split", [str(REPO / "src" / "prepare_split.py")], folder)
+
+    manifest = read_manifest(folder / "split" / "manifest.csv")
+    for path, subset in zip(manifest["path"], manifest["subset"], strict=True):
+        link = folder / "plain" / subset / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.hardlink_to(folder / IMAGES / ("test" if subset == "test" else "train") / path)
+    counts = manifest["subset"].value_counts()
+    return Workspace(folder, params, {subset: int(counts[subset]) for subset in ("train", "val", "test")})
+
+
+def _copy_class(source: Path, target: Path, images: int | None, copies: int) -> None:
+    found = sorted(source.iterdir(), key=lambda path: natural_key(path.name)) if source.is_dir() else []
+    found = [path for path in found if path.suffix.lower() in EXTENSIONS]
+    if len(found) < (images or 1):
+        raise UserError(
+            f"{source.parent.name}/{source.name}: {len(found)} images; lower --images, or get the dataset with "
+            "`make data` or `dvc pull sample`"
+        )
+    # Neighbouring numbers are slices of one patient, so a subset is taken evenly from all of them.
+    chosen = found if images is None else [found[at * len(found) // images] for at in range(images)]
+    target.mkdir(parents=True)
+    for path in chosen:
+        for copy in range(copies):
+            shutil.copyfile(path, target / (f"{path.stem} copy {copy}{path.suffix}" if copy else path.name))
+
+
+def _write_params(folder: Path, values: dict[str, Any]) -> Params:
+    (folder / PARAMS_FILE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return validate(values)
+
+
+def run_plain(workspace: Workspace) -> Run:
+    """Plain Keras, float32, on the images of `workspace`: what `_record` returns."""
+    params, folder = workspace.params, workspace.folder / "plain"
+    options = {
+        "epochs": params.initial.epochs,
+        "finetune-epochs": params.finetune.epochs,
+        "backbone": params.backbone,
+        "weights": params.weights,
+        "image-size": params.image_size,
+        "unfreeze-depth": params.unfreeze_depth,
+        "batch-size": params.batch_size,
+        "lr": params.lr,
+        "finetune-lr": params.finetune_lr,
+        "seed": derive_seed(params.seed, "backbone"),  # the same random backbone as ours starts from
+        "json": "report.json",
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    wall, peak = _run_child("plain", [str(BENCHMARKS / "plain_keras.py"), ".", *arguments], folder)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if report["images"] != workspace.images:
+        raise UserError(f"plain Keras saw {report['images']} images, the pipeline has {workspace.images}; report this")
+    return _record(report["seconds"], wall, peak, report["auc"])
+
+
+def run_ours(workspace: Workspace, precision: str) -> Run:
+    """The four stages after prepare-split, one process each: what `_record` returns, and `stages`.
+
+    Phase 1 is train-initial and the share of extract-features that training and validation images take; the share of
+    the test images is the initial model's evaluation, as their forward pass is in plain Keras. Phase 2 is finetune,
+    with the pass that fills the boundary cache. Evaluation is all of evaluate: baselines, intervals and figures, too,
+    which plain Keras doesn't make.
+    """
+    folder = workspace.folder
+    values = workspace.params.model_dump() | {"precision": precision}
+    _write_params(folder, values)
+    stages, walls = {}, []
+    for stage in STAGES:
+        wall, peak = _run_child(stage, [str(BENCHMARKS / "timed_stage.py"), stage, "seconds.json"], folder)
+        walls.append(wall)
+        stages[stage] = {"seconds": json.loads((folder / "seconds.json").read_text()), "peak_mib": peak}
+    work = {stage: measured["seconds"] for stage, measured in stages.items()}
+    tested = workspace.images["test"] / sum(workspace.images.values())
+    seconds = {
+        "phase_1": (1 - tested) * work["extract-features"] + work["train-initial"],
+        "phase_2": work["finetune"],
+        "evaluation": tested * work["extract-features"] + work["evaluate"],
+    }
+    metrics = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
+    auc = {model: metrics[model]["roc_auc"] for model in ("initial", "finetuned")}
+    return {
+        **_record(seconds, sum(walls), max(measured["peak_mib"] for measured in stages.values()), auc),
+        "stages": stages,
+    }
+
+
+def _record(seconds: dict[str, float], wall: float, peak: float, auc: dict[str, float]) -> Run:
+    """Seconds of start_up (processes and imports), phase_1, phase_2, evaluation and total; peak_mib; AUC by model."""
+    return {
+        "start_up": wall - sum(seconds.values()),
+        **seconds,
+        "total": wall,
+        "peak_mib": peak,
+        "auc_initial": auc["initial"],
+        "auc_finetuned": auc["finetuned"],
+    }
+
+
+def _run_child(name: str, command: list[str], folder: Path) -> tuple[float, float]:
+    """Wall seconds and peak resident memory (MiB) of a Python process; its output goes to `<name>.log`."""
+    log = folder / f"{name}.log"
+    clock = time.perf_counter()
+    with log.open("wb") as stream:
+        child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            # Not child.wait(): only wait4 tells the memory of one child.
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        except BaseException:
+            child.kill()
+            raise
+    wall = time.perf_counter() - clock
+    if child.returncode:
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+        raise UserError("\n".join([f"{name} failed with status {child.returncode}; the end of its output:", *tail]))
+    return wall, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

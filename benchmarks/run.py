@@ -1,0 +1,160 @@
+"""Time the study in plain Keras and in this repository's way: same images, same fixed numbers of epochs.
+
+    python benchmarks/run.py                the comparison: both ways in turn
+    python benchmarks/run.py --growth ...   ours alone, on the images once, twice and four times
+
+Prints a table; each part replaces its earlier self in benchmarks/results.json, and both are drawn in results.png.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from ctscan.errors import UserError
+from ctscan.records import write_json
+
+import machine
+import reporting
+from measuring import BENCHMARKS, REPO, Run, Workspace, make_workspace, read_study, run_ours, run_plain
+
+SCRATCH = REPO / ".scratch" / "bench"  # not the system's temporary folder, which may be kept in memory
+GROWTH = (1, 2, 4)
+PLAIN = "plain float32"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exits 1 after a `UserError` and 130 after Ctrl-C; the scratch folder is removed either way."""
+    options = _parse(arguments)
+    try:
+        part, result = ("growth", _growth(options)) if options.growth else ("comparison", _comparison(options))
+    except UserError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        print("\nbench: interrupted; earlier results are as they were", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+    target: Path = options.output / "results.json"
+    results = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    results[part] = result
+    write_json(target, results)
+    reporting.draw(options.output / "results.png", results)
+    print(reporting.table(part, result))
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Plain Keras against this repository's way.")
+    parser.add_argument("--growth", action="store_true", help="time ours at 1x, 2x and 4x images instead")
+    parser.add_argument("--dataset", type=Path, help="folder of two class folders; default: params.yaml's")
+    parser.add_argument("--images", type=int, help="of each class; default: all")
+    parser.add_argument("--epochs", type=int, default=20, help="of phase 1")
+    parser.add_argument("--finetune-epochs", type=int, default=10)
+    parser.add_argument("--backbone", help="default: params.yaml's")
+    parser.add_argument("--weights", help="random, imagenet or a file; default: params.yaml's")
+    parser.add_argument("--image-size", type=int, help="pixels; default: params.yaml's")
+    parser.add_argument(
+        "--precision", nargs="+", default=["float32", "mixed_bfloat16"], help="of ours; plain Keras runs in float32"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turn")
+    parser.add_argument("--output", type=Path, default=BENCHMARKS, help="folder of results.json and results.png")
+    options = parser.parse_args(arguments)
+    for name in ("images", "epochs", "finetune_epochs", "rounds"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} needs an integer >= 1")
+    return options
+
+
+def _comparison(options: argparse.Namespace) -> dict[str, Any]:
+    start = machine.describe()
+    workspace = _workspace(options, copies=1)
+    ways: dict[str, Callable[[], Run]] = {PLAIN: partial(run_plain, workspace)}
+    for precision in options.precision:
+        ways[f"ours {precision}"] = partial(run_ours, workspace, precision)
+    runs: dict[str, list[Run]] = {way: [] for way in ways}
+    for turn in range(options.rounds):
+        for way, run in ways.items():
+            print(f"round {turn + 1} of {options.rounds}: {way} ...", end=" ", flush=True)
+            runs[way].append(run())
+            print(f"{runs[way][-1]['total']:.0f} s", flush=True)
+    medians = {way: reporting.medians(results) for way, results in runs.items()}
+    return {
+        "machine": start,
+        "settings": _settings(options, workspace) | {"rounds": options.rounds},
+        "medians": medians,
+        "ratios": {way: reporting.ratios(medians[PLAIN], medians[way]) for way in ways if way != PLAIN},
+        "runs": runs,
+    }
+
+
+def _growth(options: argparse.Namespace) -> dict[str, Any]:
+    start, precision = machine.describe(), options.precision[0]
+    rows = []
+    for factor in GROWTH:
+        workspace = _workspace(options, copies=factor)
+        images = sum(workspace.images.values())
+        print(f"{factor}x, {images} images: ours {precision} ...", end=" ", flush=True)
+        runs = [run_ours(workspace, precision) for _ in range(options.rounds)]
+        middle = reporting.medians(runs)
+        print(f"{middle['total']:.0f} s", flush=True)
+        stages = {
+            stage: {
+                "seconds_per_image": statistics.median(run["stages"][stage]["seconds"] for run in runs) / images,
+                "peak_mib": statistics.median(run["stages"][stage]["peak_mib"] for run in runs),
+            }
+            for stage in runs[0]["stages"]
+        }
+        working = sum(stage["seconds_per_image"] for stage in stages.values())
+        rows.append(
+            {
+                "factor": factor,
+                "images": images,
+                "seconds_per_image": working,
+                "peak_mib": middle["peak_mib"],
+                "stages": stages,
+            }
+        )
+    return {
+        "machine": start,
+        "settings": _settings(options, workspace, counted=False) | {"rounds": options.rounds, "precision": precision},
+        "rows": rows,
+    }
+
+
+def _workspace(options: argparse.Namespace, copies: int) -> Workspace:
+    overrides: dict[str, Any] = {
+        name: value for name in ("backbone", "weights", "image_size") if (value := getattr(options, name)) is not None
+    }
+    for phase, epochs in (("initial", options.epochs), ("finetune", options.finetune_epochs)):
+        overrides[phase] = {"epochs": epochs, "patience": epochs}  # so much patience never stops early
+    study = read_study(overrides)
+    if Path(study["weights"]).is_file():
+        study["weights"] = str(Path(study["weights"]).resolve())
+    dataset = options.dataset or REPO / study["dataset"]
+    return make_workspace(SCRATCH, study, dataset.resolve(), options.images, copies)
+
+
+def _settings(options: argparse.Namespace, workspace: Workspace, counted: bool = True) -> dict[str, Any]:
+    params = workspace.params
+    return {
+        "dataset": (options.dataset or Path(params.dataset)).name,
+        "backbone": params.backbone,
+        "weights": params.weights if params.weights in ("random", "imagenet") else "file",
+        "image_size": params.image_size,
+        "batch_size": params.batch_size,
+        "unfreeze_depth": params.unfreeze_depth,
+        "epochs": params.initial.epochs,
+        "finetune_epochs": params.finetune.epochs,
+        "seed": params.seed,
+    } | ({"images": workspace.images} if counted else {})
+
+
+if __name__ == "__main__":
+    main()

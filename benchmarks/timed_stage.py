@@ -1,0 +1,27 @@
+"""Run one stage of the pipeline in the current folder and write its seconds, without start-up and imports.
+
+python benchmarks/timed_stage.py STAGE SECONDS.json
+"""
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+
+def main() -> None:
+    stage, target = sys.argv[1], Path(sys.argv[2])
+    script = importlib.import_module(stage.replace("-", "_"))
+
+    from ctscan.stage import run_stage
+
+    clock = time.perf_counter()
+    run_stage(stage, script.recipe)
+    target.write_text(json.dumps(time.perf_counter() - clock), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The benchmark's figures agree with one another, on the smallest run of both ways."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from drawing import draw_dataset
+
+
+@pytest.mark.slow
+def test_both_ways_run_and_their_figures_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    bench = importlib.import_module("run")
+    monkeypatch.setattr(bench, "SCRATCH", tmp_path / "scratch")
+    dataset = draw_dataset(tmp_path / "drawn", images=14)
+    tiny = "--images 12 --epochs 1 --finetune-epochs 1 --backbone MobileNetV2 --image-size 64 --precision float32"
+    bench.main([*tiny.split(), "--weights", "random", "--dataset", str(dataset), "--output", str(tmp_path)])
+
+    result = json.loads((tmp_path / "results.json").read_text())["comparison"]
+    assert sum(result["settings"]["images"].values()) == 24
+    assert set(result["runs"]) == {"plain float32", "ours float32"}
+    for way, runs in result["runs"].items():
+        for run in runs:
+            parts = [run[name] for name in ("start_up", "phase_1", "phase_2", "evaluation")]
+            assert min(parts) > 0
+            assert run["total"] == pytest.approx(sum(parts))
+            assert run["peak_mib"] > 100
+            assert 0 <= run["auc_initial"] <= 1
+            assert 0 <= run["auc_finetuned"] <= 1
+        assert result["medians"][way]["total"] == runs[0]["total"]
+    ours = result["runs"]["ours float32"][0]
+    stages = [stage["seconds"] for stage in ours["stages"].values()]
+    assert sum(stages) == pytest.approx(ours["phase_1"] + ours["phase_2"] + ours["evaluation"])
+
+    assert "plain / ours float32" in capsys.readouterr().out
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path) not in (tmp_path / "results.json").read_text()
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_ratios_are_of_the_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    reporting = importlib.import_module("reporting")
+
+    def runs(*totals: float) -> list[dict[str, float]]:
+        return [dict.fromkeys(reporting.COLUMNS, total) for total in totals]
+
+    plain, ours = reporting.medians(runs(8, 100, 9)), reporting.medians(runs(1, 3, 50))
+    ratio = reporting.ratios(plain, ours)
+    assert (plain["total"], ours["total"]) == (9, 3)
+    assert ratio["phase_1"] == ratio["total"] == ratio["peak_mib"] == 3
+    assert ratio["auc_initial"] == 3 - 9
