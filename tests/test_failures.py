@@ -1,4 +1,4 @@
-"""Bad input of every kind: a message that names the file and the remedy, exit 1, every earlier result as it was."""
+"""Bad input of every kind: a message that names file and remedy, exit 1, and every earlier result as it was."""
 
 import shutil
 import zipfile
@@ -31,6 +31,7 @@ EARLIER = (
     "plots/roc.json",
 )
 IMAGE = Path("sample/COVID/Covid (1).png")
+STORED = Path("split/images/train/COVID/Covid (1).png")
 PUBLISHED = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
 
 
@@ -165,6 +166,8 @@ def truncated_network(path: Path) -> None:
         (weights_file(lambda path: path.write_text("text")), "mine.h5: not a Keras", "fetch or export it again"),
         (weights_file(other_network), "mine.h5: truncated, or not the weights", "fetch or export it again"),
         (weights_file(truncated_network), "mine.h5: truncated, or not the weights", "fetch or export it again"),
+        (lambda: truncate(STORED), STORED, "fetch or export it again"),
+        (lambda: STORED.unlink(), STORED, "restore it"),
     ],
 )
 def test_extract_features(
@@ -184,7 +187,7 @@ def offline(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", refuse)
-    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(project / ".scratch" / "keras"))
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(project / ".scratch/keras"))
 
 
 def test_make_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

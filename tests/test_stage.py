@@ -23,6 +23,23 @@ def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
     assert caught.value.code == "finetune: x.png: truncated; fetch it again"
 
 
+def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
+    def recipe(params: object) -> None:
+        raise RuntimeError("{{node}} Error in function: UserError: x.png: truncated; fetch it again\nTraceback: ...")
+
+    with pytest.raises(SystemExit) as caught:
+        run_stage("finetune", recipe)
+    assert caught.value.code == "finetune: x.png: truncated; fetch it again"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(workspace: Path) -> None:
+    def recipe(params: object) -> None:
+        raise RuntimeError("no one's fault but ours")
+
+    with pytest.raises(RuntimeError):
+        run_stage("finetune", recipe)
+
+
 def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def recipe(params: object) -> None:
         raise KeyboardInterrupt

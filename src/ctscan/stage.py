@@ -1,6 +1,7 @@
 """What every stage script does around its recipe: read its params, fail in one line, publish outs whole."""
 
 import hashlib
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,12 @@ def run_stage(name: str, recipe: Callable[[Params], None]) -> None:
         recipe(load_params(name))
     except UserError as error:
         sys.exit(f"{name}: {error}")
+    except Exception as error:
+        # Raised inside tf.data, where images are read, it arrives quoted in an error of TensorFlow's.
+        quoted = re.search(r"\bUserError: (.+)", str(error))
+        if quoted is None:
+            raise
+        sys.exit(f"{name}: {quoted[1]}")
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; earlier results are as they were", file=sys.stderr)
         sys.exit(130)

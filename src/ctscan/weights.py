@@ -14,7 +14,7 @@ import h5py
 import keras
 from keras.src.utils import file_utils
 
-PATIENCE = 20.0  # seconds in which a download, from resolving the name on, has to get further
+PATIENCE = 12.0  # seconds in which a download, from resolving the name on, has to get further
 
 
 class PublishedFile(NamedTuple):
