@@ -64,6 +64,8 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.10 to 3.13; name one that is: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv
+	@python -c 'import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path("purelib"), "ctscan.pth").write_text(str(pathlib.Path("src").resolve()))'
 
 $(BIN)/run-ready: $(REQUIREMENTS) | $(BIN)/python
 	@pip install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS)
