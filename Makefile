@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results plots data test lint format lock-check requirements weights repeats verify bench
+.PHONY: help repro results plots data test lint format lock-check requirements weights repeats sweep verify bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ plots: $(BIN)/run-ready  ## write the plots as one page that opens with no netwo
 
 repeats: $(BIN)/run-ready  ## the same with 5 splits of other seeds, after repro: mean and spread (ARGS="--strategy blocked --seeds 10")
 	@python src/repeats.py $(ARGS)
+
+sweep: $(BIN)/run-ready  ## try values, rank them on validation: GRID="lr=1e-4,1e-3 head.units=512,1024" ARGS="--until finetune"
+	@python src/sweep.py $(GRID) $(ARGS)
 
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
 	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)

@@ -33,7 +33,9 @@ def _run(checkpoint: Path, epochs: int = 6, patience: int = 100, lr: float = 0.0
     model = keras.Model(head.inputs, head(head.inputs[0]))
     compile_classifier(model, lr)
     settings = Training(epochs=epochs, patience=patience)
-    return model, train(model, _examples(0), _examples(1), settings, BATCH, seed=2, checkpoint=checkpoint)
+    history = train(model, _examples(0), _examples(1), settings, BATCH, seed=2, checkpoint=checkpoint)
+    assert all(record["time"] > 0 and record["val_time"] > 0 for record in history)
+    return model, [{name: record[name] for name in record if "time" not in name} for record in history]
 
 
 def _bits(model: keras.Model) -> list[bytes]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def train(
     written to the folder `checkpoint`; where a killed run left it, training continues there and ends in the same bits.
 
     Returns:
-        One record an epoch: loss, accuracy and auc, of training and (`val_`) validation.
+        One record an epoch: loss, accuracy, auc and time in seconds, of training and (`val_`) validation.
 
     Raises:
         UserError: `checkpoint` can't be written to; what it held last is whole.
@@ -138,18 +139,24 @@ class _Epochs(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch: int, logs: Record | None = None) -> None:
+        self.started = time.monotonic()
         for index, source in enumerate(_seed_generators(self.model)):
             source.state.assign([derive_seed(self.seed, "epoch", epoch, index), 0])
+
+    def on_test_begin(self, logs: Record | None = None) -> None:
+        self.validating = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Record | None = None) -> None:
         self.progress.update()
 
     def on_epoch_end(self, epoch: int, logs: Record | None = None) -> None:
-        self.history.append({name: float(value) for name, value in sorted((logs or {}).items())})
+        record = {name: float(value) for name, value in sorted((logs or {}).items())}
+        record["time"] = self.validating - self.started
+        record["val_time"] = time.monotonic() - self.validating
+        self.history.append(record)
         best = best_epoch(self.history)
         self.state.save(self.history, improved=best == epoch)
         self.model.stop_training = _finished(self.history, self.patience)
-        record = self.history[-1]
         self.progress.set_postfix_str(
             f"epoch {epoch + 1}: val loss {record['val_loss']:.4f}, val AUC {record['val_auc']:.4f}, best {best + 1}"
         )

@@ -1,0 +1,118 @@
+"""Try every combination of some values, two runs at a time, and rank them on validation.
+
+    python src/sweep.py lr=1e-4,3e-4,1e-3
+    python src/sweep.py finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
+
+Each becomes an experiment of DVC's, named after what was varied. The runs end before `evaluate`, so no test image is
+read until one of them is chosen. Those that exist already, for the commit you are on, are not run again: a sweep that
+was interrupted goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+from itertools import product
+from typing import Any
+
+from ctscan.errors import UserError
+from ctscan.params import Params, read_params, validate
+
+import dvc.api
+import pandas as pd
+import yaml
+
+METRICS = {"train-initial": "metrics/initial.json", "finetune": "metrics/finetune.json"}
+COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
+
+
+def main() -> None:
+    """Exits 1 after a `UserError` or where a run failed, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
+    parser.add_argument("--until", choices=METRICS, default="train-initial", help="last stage (default train-initial)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
+    options = parser.parse_args()
+    try:
+        experiments = combinations(options.grid, read_params())
+        queue(experiments, options.until)
+        _dvc("exp", "run", "--run-all", "--jobs", str(options.workers))
+        ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[options.until])
+    except UserError as error:
+        sys.exit(f"sweep: {error}")
+    except KeyboardInterrupt:
+        print(
+            "\nsweep: interrupted; `dvc queue status` says what still runs, `dvc queue kill` ends it", file=sys.stderr
+        )
+        sys.exit(130)
+    print(ranked.to_string(index=False, float_format="{:.4f}".format))
+    missing = set(experiments) - set(ranked["experiment"])
+    if missing:
+        sys.exit(f"sweep: no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
+    print(f"\nbest on validation: dvc exp apply {ranked['experiment'][0]} && dvc repro")
+
+
+def combinations(grid: list[str], params: Params) -> dict[str, list[str]]:
+    """The name of each experiment and its settings `key=value`.
+
+    Raises:
+        UserError: an argument without values, a key that params.yaml doesn't hold, a value out of its range.
+    """
+    axes = []
+    for argument in grid:
+        key, _, values = argument.partition("=")
+        if not key or not all(values.split(",")):
+            raise UserError(f"'{argument}': write a key of params.yaml, =, and values between commas, as lr=1e-4,1e-3")
+        axes.append([f"{key}={value}" for value in dict.fromkeys(values.split(","))])
+    experiments = {",".join(settings).replace("/", "_"): list(settings) for settings in product(*axes)}
+    for settings in experiments.values():
+        validate(_with(params.model_dump(), settings))
+    return experiments
+
+
+def _with(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.get(section, {})
+        if not isinstance(place, dict) or name not in place:
+            raise UserError(f"'{setting}': params.yaml holds no key '{key}'; check the spelling")
+        place[name] = yaml.safe_load(value)
+    return values
+
+
+def queue(experiments: dict[str, list[str]], stage: str) -> None:
+    """Queue those of `experiments` that the commit at HEAD doesn't have yet. Raises `UserError` where DVC refuses."""
+    known = [row["Experiment"] for row in dvc.api.exp_show() if row.get("State") in (None, "Running", "Queued")]
+    for name, settings in experiments.items():
+        if name in known:
+            print(f"{name}: there already")
+            continue
+        changes = [part for setting in settings for part in ("--set-param", setting)]
+        _dvc("exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
+        print(f"{name}: queued")
+
+
+def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.DataFrame:
+    """The finished experiments among `names`, the highest validation AUC first; `rows` as `dvc.api.exp_show` gives."""
+    finished = [row for row in rows if row.get("Experiment") in names and row.get("State") is None]
+    table = pd.DataFrame(
+        [
+            {"experiment": row["Experiment"], **{name: row.get(f"{metrics}:{name}", row.get(name)) for name in COLUMNS}}
+            for row in finished
+        ],
+        columns=["experiment", *COLUMNS],
+    )
+    return table.sort_values(["val_auc", "val_loss"], ascending=[False, True], ignore_index=True)
+
+
+def _dvc(*arguments: str) -> None:
+    try:
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
+    except subprocess.CalledProcessError:
+        raise UserError(f"`dvc {' '.join(arguments)}` failed, see above") from None
+
+
+if __name__ == "__main__":
+    main()
