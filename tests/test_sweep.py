@@ -67,8 +67,8 @@ def test_validation_decides_and_lower_loss_breaks_ties() -> None:
 def _sweep(monkeypatch: pytest.MonkeyPatch, tables: list[list[dict[str, Any]]], *arguments: str) -> list[list[str]]:
     calls: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
-    monkeypatch.setattr(sweep.dvc.api, "exp_show", lambda: tables.pop(0))
-    monkeypatch.setattr(sweep.subprocess, "run", lambda command, check: calls.append(command[3:]))
+    monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
+    monkeypatch.setattr("subprocess.run", lambda command, check: calls.append(command[3:]))
     sweep.main()
     return calls
 
