@@ -1,0 +1,108 @@
+"""The studies that git keeps: whole, of one run, without a picture of the dataset, and true to their files."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ctscan.errors import UserError
+from ctscan.params import validate
+from ctscan.studies import BEGIN, END, block, changes, seconds, snapshot
+
+import pytest
+import yaml
+from conftest import REPO
+
+RECORDED = sorted(lock.parent for lock in (REPO / "studies").glob("*/dvc.lock"))
+ABOUT = {"revision": "abc1234", "command": "dvc exp run -n x -S lr=0.1", "time": "1 s", "machine": "1 core"}
+
+
+def _about(page: str) -> dict[str, str]:
+    """What the page says that the files don't hold."""
+    fields = {name: re.search(rf"^- \*\*{name}:\*\* (.+)$", page, re.MULTILINE) for name in ("time", "machine")}
+    revision = re.search(r"revision `(\w+)`", page)
+    command = re.search(r"^dvc exp run .+$", page, re.MULTILINE)
+    assert revision, "no revision"
+    assert command, "no command"
+    found = {name: match[1] for name, match in fields.items() if match}
+    return {"revision": revision[1], "command": command[0], **found}
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
+def test_a_studys_page_is_what_its_files_say(folder: Path) -> None:
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert block(folder, folder.name, _about(page)) in page
+    assert len(page.partition(END)[2].split()) > 20, "a word on what it shows"
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
+def test_a_studys_command_is_that_of_its_params(folder: Path) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    validate(params)
+    settings = re.findall(r"-S (\S+?)=(\S+)", _about((folder / "README.md").read_text(encoding="utf-8"))["command"])
+    assert settings
+    for key, value in settings:
+        place = params
+        for name in key.split("."):
+            place = place[name]
+        assert str(place) == value
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
+def test_a_studys_files_are_those_that_its_lock_names(folder: Path) -> None:
+    stages = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    kept = {path: md5 for path, md5 in outs.items() if (folder / path).is_file()}
+    assert {"metrics/evaluate.json", "metrics/details.json", "plots/roc.json"} <= set(kept)
+    assert {path: hashlib.md5((folder / path).read_bytes()).hexdigest() for path in kept} == kept
+    assert not (folder / "plots" / "images").exists(), "a picture of the dataset"
+
+
+def _run(folder: Path) -> Path:
+    for name in ("params.yaml", "dvc.lock"):
+        shutil.copyfile(REPO / name, folder / name)
+    for name in ("metrics", "plots"):
+        shutil.copytree(REPO / name, folder / name)
+    (folder / "plots" / "images").mkdir(exist_ok=True)
+    (folder / "plots" / "images" / "classes.png").write_bytes(b"a patient")
+    return folder
+
+
+def test_a_snapshot_holds_the_run_and_no_picture(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    (tmp_path / "study" / "metrics").mkdir(parents=True)
+    (tmp_path / "study" / "metrics" / "old.json").write_text("{}")
+    snapshot(run, tmp_path / "study")
+    kept = {str(path.relative_to(tmp_path / "study")) for path in (tmp_path / "study").rglob("*") if path.is_file()}
+    assert {"params.yaml", "dvc.lock", "metrics/details.json", "plots/roc.json", "plots/initial/val/auc.tsv"} <= kept
+    assert not [name for name in kept if "classes.png" in name or "timing" in name or "old.json" in name]
+    page = block(tmp_path / "study", "study", ABOUT)
+    accuracy = json.loads((REPO / "metrics" / "evaluate.json").read_text())["finetuned"]["accuracy"]
+    assert page.startswith(BEGIN)
+    assert f"finetuned     {accuracy:.3f} (" in page
+    assert "nearest" in page
+
+
+def test_half_a_run_is_no_study(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    (run / "dvc.lock").unlink()
+    with pytest.raises(UserError, match=r"dvc\.lock is missing"):
+        snapshot(run, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_command_names_every_change_and_no_more() -> None:
+    base: dict[str, Any] = {"lr": 1e-4, "seed": 7, "head": {"units": 1024, "l2": 0.01}, "split": {"strategy": "random"}}
+    params = {**base, "lr": 3e-5, "head": {"units": 512, "l2": 0.01}}
+    assert changes(params, base) == {"lr": 3e-5, "head.units": 512}
+
+
+def test_time_is_the_epochs_own(tmp_path: Path) -> None:
+    for phase, train in (("initial", [1.0, 2.0, 3.0]), ("finetune", [100.0])):
+        for subset in ("train", "val"):
+            path = tmp_path / phase / f"{subset}.tsv"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("step\ttime\n" + "".join(f"{step}\t{time}\n" for step, time in enumerate(train, 1)))
+    assert seconds(tmp_path) == "initial 3 epochs of 4.0 s, finetune 1 epochs of 200.0 s"
