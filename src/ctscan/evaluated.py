@@ -10,7 +10,7 @@ from ctscan.errors import UserError
 from ctscan.models import load_model
 from ctscan.params import Classes, Params
 
-import keras
+import tensorflow as tf
 import yaml
 
 LOCK = Path("dvc.lock")
@@ -21,9 +21,10 @@ STUDY = "study"  # the point at the study's threshold
 
 
 class Evaluated(NamedTuple):
-    """A model from slices (n, s, s, 1) to probabilities (n, 1) and pooled features (n, d), and how to read it."""
+    """The model and how to read it."""
 
-    model: keras.Model
+    network: tf.types.experimental.GenericFunction  # slices uint8 (n, s, s, 1) to probabilities (n, 1), features (n, d)
+    size: int  # s, pixels
     md5: str  # of the model's file
     temperature: float
     thresholds: dict[str, float]  # by operating point; on scores before the temperature, as evaluate chose them
@@ -51,8 +52,13 @@ def load_evaluated(params: Params) -> Evaluated:
 
     report = json.loads(DETAILS.read_text(encoding="utf-8"))["finetuned"]
     chosen = {point: float(values["threshold"]) for point, values in report["operating_points"].items()}
+    model = novelty.with_features(load_model(MODEL))
+    size = model.input_shape[1]
+    # Traced once for batches of any size; Keras' own way traces the last, shorter one anew, which takes seconds.
+    signature = tf.TensorSpec((None, size, size, 1), tf.uint8)
     return Evaluated(
-        novelty.with_features(load_model(MODEL)),
+        tf.function(lambda slices: model(slices, training=False), input_signature=[signature]),
+        size,
         md5[MODEL],
         float(report["calibration"]["temperature"]),
         {STUDY: float(report["threshold"]), **chosen},

@@ -112,6 +112,7 @@ def _checked(path: Path, pixels: Greys, size: int, min_size: int) -> Greys:
 def _in_colour(path: Path) -> bool:
     """Colour modes often hold greys alone, as the study's images do: the pixels decide."""
     with Image.open(path) as image:
-        small = image.convert("RGBA").convert("RGB").reduce(max(1, min(image.size) // 128))
-    channels = np.asarray(small, np.int64)
+        factor = max(1, min(image.size) // 128)
+        small = image.reduce(factor) if image.mode in ("RGB", "RGBA") else image.convert("RGBA").reduce(factor)
+    channels = np.asarray(small, np.int64)[..., :3]
     return bool((np.ptp(channels, axis=-1) > 32).mean() > TINTED)

@@ -40,24 +40,20 @@ def predict(
     Files are decoded by threads a few batches ahead of the network: memory does not grow with their number. A fault
     comes as soon as it is met, so before the predictions of the batch that is being filled.
     """
-    size = evaluated.model.input_shape[1]
-    signature = tf.TensorSpec((None, size, size, 1), tf.uint8)
-    # Traced once for all batch sizes; Keras' own way traces the last, shorter batch anew, which takes seconds.
-    network = tf.function(lambda slices: evaluated.model(slices, training=False), input_signature=[signature])
     waiting: list[Incoming] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Pillow warns of damage that it can live with: the pipeline doesn't.
         warnings.filterwarnings("error", category=UserWarning, module="PIL|ctscan")
-        for found in _ahead(pool, files, size, min_size, 2 * batch):
+        for found in _ahead(pool, files, evaluated.size, min_size, 2 * batch):
             if isinstance(found, UserError):
                 yield found
                 continue
             waiting += found
             while len(waiting) >= batch:
-                yield from _predict_batch(evaluated, network, waiting[:batch], point)
+                yield from _predict_batch(evaluated, waiting[:batch], point)
                 del waiting[:batch]
         if waiting:
-            yield from _predict_batch(evaluated, network, waiting, point)
+            yield from _predict_batch(evaluated, waiting, point)
 
 
 def _ahead(
@@ -86,11 +82,9 @@ def _read(path: Path, size: int, min_size: int) -> list[Incoming] | UserError:
         return UserError(f"{path}: not readable ({' '.join(str(error).split()) or type(error).__name__}); remove it")
 
 
-def _predict_batch(
-    evaluated: Evaluated, network: tf.types.experimental.GenericFunction, batch: Sequence[Incoming], point: str
-) -> Iterator[Prediction]:
+def _predict_batch(evaluated: Evaluated, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:
     slices = np.stack([incoming.pixels for incoming in batch])
-    outputs, features = network(tf.constant(slices[..., None]))
+    outputs, features = evaluated.network(tf.constant(slices[..., None]))
     scores = outputs.numpy()[:, 0].astype(float)
     novelty = evaluated.notice.score(slices, features.numpy())
     names = (evaluated.classes.negative, evaluated.classes.positive)
