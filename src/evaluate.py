@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan import calibration, figures, intervals
+from ctscan import calibration, figures, intervals, novelty
 from ctscan.augmentation import augmentation
 from ctscan.baselines import Inputs, run_baselines
 from ctscan.determinism import make_deterministic
@@ -29,9 +29,12 @@ def recipe(params: Params) -> None:
     images = np.concatenate([batch.numpy() for batch in image_batches(image_paths(manifest), finetuned.input_shape[1])])
 
     judged = np.concatenate([val, test])
+    whole, references = novelty.with_features(finetuned), novelty.reference_rows(train, params.seed)
+    probabilities, pooled = novelty.observe(whole, images[judged], "finetuned")
+    _, known = novelty.observe(whole, images[references], "features of training images")
     scores = {
         "initial": predict(load_model(Path("models/initial.keras")), features[judged], "initial"),
-        "finetuned": predict(finetuned, images[judged], "finetuned"),
+        "finetuned": probabilities,
     }
     resamples = intervals.resample(labels[test], groups[test], params.evaluate.bootstrap, params.seed, "test")
     on_val = {model: Subset(labels[val], values[: len(val)], groups[val]) for model, values in scores.items()}
@@ -40,6 +43,9 @@ def recipe(params: Params) -> None:
         model: assess(model, on_val[model], on_test[model], resamples, params.evaluate, params.classes)
         for model in scores
     }
+
+    notice = novelty.fit(images[references, ..., 0], known, images[val, ..., 0], pooled[: len(val)])
+    tried = novelty.validate(notice, whole, images[test, ..., 0], pooled[len(val) :], params.seed)
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen = {
@@ -52,7 +58,9 @@ def recipe(params: Params) -> None:
     with publish(METRICS / "evaluate.json") as path:
         write_json(path, {model: details[model]["test"] for model in scores})
     with publish(METRICS / "details.json") as path:
-        write_json(path, {**details, "comparison": comparison, "controls": controls})
+        write_json(path, {**details, "comparison": comparison, "controls": controls, "novelty": tried})
+    with publish(Path("models/novelty.npz")) as path:
+        notice.save(path)
     with publish(PLOTS / "roc.json") as path:
         write_json(path, [row for model in scores for row in roc_points(model, on_test[model], resamples)])
     with publish(PLOTS / "pr.json") as path:

@@ -1,6 +1,7 @@
 """`python -m ctscan COMMAND`: use the model that the last run made. Run from the top of the repository."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -8,7 +9,9 @@ from ctscan.errors import UserError
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
 # for: TensorFlow takes seconds, help should not.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": ("ctscan.predict", "predict CT slices; with class folders, judge the model on them"),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +27,9 @@ def main(arguments: list[str]) -> int:
         return int(module.run(command.parse_args(arguments[1:])))
     except UserError as error:
         print(f"{chosen}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `| head` has seen enough; Python's last flush is to find nobody there in silence
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print(f"\n{chosen}: interrupted", file=sys.stderr)

@@ -90,7 +90,7 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
 
     # A file with a fault of its own still counts as an image that groups.csv has to list.
     paths = [path.relative_to(folder).as_posix() for path, _ in listed]
-    groups = _read_groups(folder / GROUPS_FILE, paths, errors)
+    groups = read_groups(folder / GROUPS_FILE, paths, errors)
     if errors:
         noun = "fault" if len(errors) == 1 else "faults"
         raise UserError("\n  ".join([f"{folder}: {len(errors)} {noun}, nothing was changed", *errors]))
@@ -208,8 +208,8 @@ def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str
             oddities.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
 
 
-def _read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:
-    """The group of each image by groups.csv, {} without one or with one that has faults."""
+def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:
+    """The group of each image by groups.csv, {} without one or with one that has faults, each a line in `errors`."""
     if not path.exists():
         return {}
     try:

@@ -1,0 +1,145 @@
+"""How unlike the training images a slice is: a notice for what the model was never shown.
+
+Two distances, because each misses what the other sees: the nearest neighbour among training images in the fine-tuned
+network's pooled features, brought to length 1 (Sun et al. 2022), and Mahalanobis' on six statistics of the greys. Each
+is divided by its 95 % quantile on validation, and so is the larger of the two: above 1 is unlike.
+
+It tells what is no chest CT slice. A chest CT of another hospital, window or orientation may pass: `near` in
+metrics/details.json says how often that happens.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctscan import foreign
+from ctscan.errors import UserError
+from ctscan.seeds import generator
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+from tqdm import tqdm
+
+LEVEL = 0.95  # of the validation images pass
+REFERENCES = 512  # training images that are kept to compare with
+DRAWN = 64  # pictures of each kind that the notice is tried on
+BATCH = 32  # as `images.INFERENCE_BATCH`
+
+Features = npt.NDArray[np.float64]
+Images = npt.NDArray[np.uint8]
+
+
+class Novelty(NamedTuple):
+    """What a slice is compared with."""
+
+    references: Features  # (r, d) features of training images, of length 1
+    centre: Features  # (6,) mean of the statistics of the training images
+    precision: Features  # (6, 6) inverse covariance of those
+    scales: Features  # (3,) 95 % quantiles on validation of both distances and of the larger of the two
+
+    def score(self, slices: Images, features: npt.ArrayLike) -> Features:
+        """(n,), above 1 where unlike the training images; of slices (n, s, s) and their features (n, d)."""
+        both = np.column_stack(_distances(self, slices, np.asarray(features, np.float64))) / self.scales[:2]
+        larger: Features = both.max(axis=1) / self.scales[2]
+        return larger
+
+    def save(self, path: Path) -> None:
+        """As .npz, which NumPy writes without a clock: equal content is equal bytes."""
+        np.savez(path, **self._asdict())
+
+
+def load(path: Path) -> Novelty:
+    """Raises `UserError` where the file is missing or damaged."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Novelty(**arrays)
+    except Exception as error:  # a damaged zip gives errors of any type
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged ({reason}); get it again with `dvc checkout --force {path}`") from None
+
+
+def with_features(classifier: keras.Model) -> keras.Model:
+    """The fine-tuned `classifier` with a second output: its pooled features (n, d), from the same pass."""
+    return keras.Model(classifier.input, [classifier.output, classifier.get_layer("pooling").output])
+
+
+def observe(model: keras.Model, slices: Images, title: str) -> tuple[Features, Features]:
+    """Probabilities (n,) and features (n, d) float64 that a model of `with_features` gives of slices (n, s, s, 1)."""
+    batches = [
+        model.predict_on_batch(slices[start : start + BATCH])
+        for start in tqdm(range(0, len(slices), BATCH), desc=title, unit="batch")
+    ]
+    probabilities, features = (np.concatenate(outputs).astype(float) for outputs in zip(*batches, strict=True))
+    return probabilities[:, 0], features
+
+
+def reference_rows(train: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.intp]:
+    """Up to `REFERENCES` of the positions `train`, in their order, drawn without replacement."""
+    number = min(REFERENCES, len(train))
+    return np.sort(generator(seed, "novelty references").choice(train, number, replace=False))
+
+
+def fit(train: Images, train_features: Features, val: Images, val_features: Features) -> Novelty:
+    """From training and validation slices (n, s, s) and their features (n, d)."""
+    from sklearn.covariance import LedoitWolf  # takes a second, which a prediction need not wait for
+
+    statistics = _statistics(train)
+    shrunk = LedoitWolf().fit(statistics)
+    unscaled = Novelty(_unit(train_features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
+    distances = _distances(unscaled, val, val_features)
+    # A network whose features are all alike has distances of 0, which nothing can be divided by.
+    scales = [max(float(np.quantile(distance, LEVEL)), float(np.finfo(np.float32).tiny)) for distance in distances]
+    larger = (np.column_stack(distances) / scales).max(axis=1)
+    return unscaled._replace(scales=np.array([*scales, np.quantile(larger, LEVEL)]))
+
+
+def validate(notice: Novelty, model: keras.Model, test: Images, test_features: Features, seed: int) -> dict[str, Any]:
+    """What metrics/details.json holds of the notice: the share of test slices (n, s, s) that pass it, the shares that
+    it catches of what is no chest CT slice (`far`), and of chest CT slices shown otherwise (`near`)."""
+
+    def caught(kind: str, pictures: Images) -> float:
+        _, features = observe(model, pictures[..., None], f"notice: {kind}")
+        return float((notice.score(pictures, features) > 1).mean())
+
+    some = test[:: max(1, len(test) // DRAWN)][:DRAWN]
+    return {
+        "references": len(notice.references),
+        "level": LEVEL,
+        "test_passes": float((notice.score(test, test_features) <= 1).mean()),
+        "far": {kind: caught(kind, pictures) for kind, pictures in foreign.far(some, DRAWN, seed).items()},
+        "near": {kind: caught(kind, pictures) for kind, pictures in foreign.near(some).items()},
+    }
+
+
+def _distances(notice: Novelty, slices: Images, features: Features) -> tuple[Features, Features]:
+    nearest = cdist(_unit(features), notice.references).min(axis=1)
+    deviation = _statistics(slices) - notice.centre
+    return nearest, np.sqrt(np.einsum("ni,ij,nj->n", deviation, notice.precision, deviation))
+
+
+def _unit(features: Features) -> Features:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: Features = features / np.where(lengths > 0, lengths, 1)
+    return unit
+
+
+def _statistics(slices: Images) -> Features:
+    """(n, 6): mean, deviation, shares of dark and of bright pixels, step between neighbours, upper and lower edge.
+
+    Greys are in [0, 1], so that all six are of one order.
+    """
+    greys = slices / 255
+    steps = sum(np.abs(np.diff(greys, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))
+    return np.column_stack(
+        [
+            greys.mean(axis=(1, 2)),
+            greys.std(axis=(1, 2)),
+            (slices < 16).mean(axis=(1, 2)),
+            (slices > 240).mean(axis=(1, 2)),
+            steps,
+            greys[:, [0, -1]].mean(axis=(1, 2)),
+        ]
+    )
