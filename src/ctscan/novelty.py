@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 LEVEL = 0.95  # of the validation images pass
 REFERENCES = 512  # training images that are kept to compare with
-DRAWN = 64  # pictures of each kind that the notice is tried on
+DRAWN = 32  # pictures of each kind that the notice is tried on
 BATCH = 32  # as `images.INFERENCE_BATCH`
 
 Features = npt.NDArray[np.float64]
