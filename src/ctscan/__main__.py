@@ -8,7 +8,10 @@ from ctscan.errors import UserError
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
 # for: TensorFlow takes seconds, help should not.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "explain": ("ctscan.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
+    "export": ("ctscan.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
+}
 
 
 def main(arguments: list[str]) -> int:
