@@ -71,9 +71,7 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
             if saliency.min() < 0.5 < saliency.max():
                 explained.contour(saliency, [0.5], colors="white", linewidths=0.8)
             plain.set_title(title, fontsize=7)
-            explained.set_title(
-                "no map: nothing speaks for the class" if not saliency.any() else "Grad-CAM", fontsize=7
-            )
+            explained.set_title("Grad-CAM: 0 everywhere" if not saliency.any() else "Grad-CAM", fontsize=7)
 
 
 def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:

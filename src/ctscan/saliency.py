@@ -128,8 +128,8 @@ def sanity_check(cam: GradCam, slices: np.ndarray, threshold: float, seed: int) 
     """How much the maps of `cam` resemble those of networks that know less, by level of `randomised`.
 
     A trained network whose maps resemble those of a random one (towards 1) draws the image, not what it learned
-    (Adebayo et al. 2018). The class explained is the one that the trained network predicts, in both. Up to `COMPARED` of `slices`
-    (n, s, s, 1), evenly spaced, are enough.
+    (Adebayo et al. 2018). The class explained is the one that the trained network predicts, in both. Up to `COMPARED`
+    of `slices` (n, s, s, 1), evenly spaced, are enough.
     """
     slices = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
     trained = cam.explain(slices, threshold)
