@@ -60,7 +60,7 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
     Colour is laid on the more opaque, the higher the map; the line is at half of its highest value.
     """
     rows = -(-len(images) // columns)
-    with _figure(path, rows, 2 * columns, 4.4 * columns, 2.5 * rows) as axes:
+    with _figure(path, rows, 2 * columns, 4.4 * columns, 2.75 * rows) as axes:
         for axis in axes.flat:
             axis.axis("off")
         pairs = axes.reshape(-1, 2)
