@@ -11,7 +11,6 @@ diagnosis.
 import argparse
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 import warnings
@@ -197,17 +196,15 @@ def _write_onnx(model: "keras.Model", path: Path) -> None:
 def _canonical(model: Any) -> None:
     """Rename, in place, all of an ONNX model but its input, so that equal networks are equal bytes.
 
-    tf2onnx numbers what it makes by a counter of the process and keeps any one name of equal constants.
+    Keras and tf2onnx number what they make by counters of the process, and of equal constants any one name is kept.
     """
     graph = model.graph
+    graph.ClearField("doc_string")  # the name of a function, numbered too
     names = {value.name: value.name for value in graph.input}
     constants = {constant.name: constant for constant in graph.initializer}
     ordered = []
-    taken: dict[str, int] = {}
-    for node in graph.node:
-        stem = re.sub(r"__\d+", "", node.name)
-        taken[stem] = taken.get(stem, -1) + 1
-        node.name = f"{stem}__{taken[stem]}" if taken[stem] else stem
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
         for place, name in enumerate(node.input):
             if name in constants and name not in names:
                 names[name] = f"{node.name}/input_{place}"
