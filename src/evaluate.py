@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan import calibration, figures, intervals, novelty
+from ctscan import calibration, figures, intervals, novelty, saliency
 from ctscan.augmentation import augmentation
 from ctscan.baselines import Inputs, run_baselines
 from ctscan.determinism import make_deterministic
@@ -53,12 +53,15 @@ def recipe(params: Params) -> None:
     }
     baselines = run_baselines(seen["train"], labels[train], seen["test"], groups[train], params.seed)
     controls = controls_table(on_test, baselines, params.evaluate.threshold, resamples)
+    cam = saliency.GradCam(finetuned)
+    maps = saliency.sanity_check(cam, images[test], params.evaluate.threshold, params.seed)
     comparison = compare(on_test["initial"], on_test["finetuned"], params.evaluate.threshold, resamples)
 
     with publish(METRICS / "evaluate.json") as path:
         write_json(path, {model: details[model]["test"] for model in scores})
     with publish(METRICS / "details.json") as path:
-        write_json(path, {**details, "comparison": comparison, "controls": controls, "novelty": tried})
+        beside = {"comparison": comparison, "controls": controls, "novelty": tried, "saliency": maps}
+        write_json(path, {**details, **beside})
     with publish(Path("models/novelty.npz")) as path:
         notice.save(path)
     with publish(PLOTS / "roc.json") as path:
@@ -82,6 +85,8 @@ def recipe(params: Params) -> None:
     with publish(PLOTS / "images") as folder:
         figures.draw_classes(folder / "classes.png", images[..., 0], manifest, params.classes)
         figures.draw_augmented(folder / "augmented.png", images[train[:4]], lambda slices: move(slices, training=True))
+        shown = saliency.gallery(cam, manifest.iloc[test], images[test], drawn["finetuned"], params.evaluate.threshold)
+        figures.draw_saliency(folder / "saliency.png", *shown)
     print(results_table({model: details[model] for model in scores}))
 
 

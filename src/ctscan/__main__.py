@@ -11,6 +11,8 @@ from ctscan.errors import UserError
 # for: TensorFlow takes seconds, help should not.
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("ctscan.predict", "predict CT slices; with class folders, judge the model on them"),
+    "explain": ("ctscan.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
+    "export": ("ctscan.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
 }
 
 

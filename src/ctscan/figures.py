@@ -54,6 +54,26 @@ def _draw_grid(path: Path, images: Sequence[np.ndarray], titles: Sequence[str], 
             axis.set_title(title, fontsize=7)
 
 
+def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequence[str], columns: int = 2) -> None:
+    """Slices (n, s, s), each beside itself under its map (n, s, s) in [0, 1], `columns` such pairs a row.
+
+    Colour is laid on the more opaque, the higher the map; the line is at half of its highest value.
+    """
+    rows = -(-len(images) // columns)
+    with _figure(path, rows, 2 * columns, 4.4 * columns, 2.75 * rows) as axes:
+        for axis in axes.flat:
+            axis.axis("off")
+        pairs = axes.reshape(-1, 2)
+        for (plain, explained), image, saliency, title in zip(pairs, images, maps, titles, strict=False):
+            for axis in (plain, explained):
+                axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+            explained.imshow(saliency, cmap="plasma", vmin=0, vmax=1, alpha=0.55 * saliency)
+            if saliency.min() < 0.5 < saliency.max():
+                explained.contour(saliency, [0.5], colors="white", linewidths=0.8)
+            plain.set_title(title, fontsize=7)
+            explained.set_title("Grad-CAM: 0 everywhere" if not saliency.any() else "Grad-CAM", fontsize=7)
+
+
 def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
     """Reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`."""
     with _figure(path, 1, 2, 8.4, 4.2) as axes:

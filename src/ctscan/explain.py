@@ -1,0 +1,141 @@
+"""Draw what in a slice speaks for the class that the fine-tuned model calls it (Grad-CAM), or measure such maps.
+
+The score explained is the logit of the predicted class: of the negative class it is minus the logit. A pretty map is no
+evidence: metrics/details.json (`saliency`) says how alike the maps of random networks are, and --phantoms how much of
+the maps lies in the lungs. For research only, not for diagnosis.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctscan.errors import UserError, writing
+from ctscan.params import Params, read_params
+from ctscan.slices import load_slice, resize
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+if TYPE_CHECKING:  # TensorFlow takes seconds, help should not
+    import keras
+
+MOST_PHANTOMS = 120  # of a class: 30 pseudo-patients of 4 slices
+MODEL = Path("models/finetuned.keras")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help="image files of a slice each")
+    parser.add_argument("--layer", help="of the backbone; default: its last feature maps")
+    parser.add_argument("--output", type=Path, default=Path("explanations"), help="folder of a PNG for each slice")
+    parser.add_argument("--model", type=Path, default=MODEL, help=f"default: {MODEL}")
+    parser.add_argument(
+        "--phantoms",
+        type=int,
+        metavar="N",
+        help="instead of files: N synthetic slices of each class, of unseen pseudo-patients whose lungs are known; "
+        "prints the share of the maps that lies in them, as JSON",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, or 1 where a file could not be explained. Raises `UserError`."""
+    if (arguments.phantoms is None) == (not arguments.paths):
+        raise UserError("it needs image files, or --phantoms N")
+    if arguments.phantoms is not None and not 1 <= arguments.phantoms <= MOST_PHANTOMS:
+        raise UserError(f"--phantoms {arguments.phantoms}; it needs 1 to {MOST_PHANTOMS}")
+    params = read_params()
+
+    from ctscan.determinism import make_deterministic
+    from ctscan.models import load_model
+
+    make_deterministic()
+    model = load_model(arguments.model)
+    if arguments.phantoms is not None:
+        print(json.dumps(_measure(model, arguments.layer, arguments.phantoms, params), indent=2))
+        return 0
+    return _draw(model, arguments.layer, arguments.paths, arguments.output, params)
+
+
+def _draw(model: "keras.Model", layer: str | None, paths: list[Path], output: Path, params: Params) -> int:
+    from ctscan.figures import draw_saliency
+    from ctscan.saliency import GradCam, enlarge
+
+    cam, size, threshold = GradCam(model, layer), model.input_shape[1], params.evaluate.threshold
+    with writing(output):
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"--output {output}: a file is in the way; name a folder") from None
+    failed = 0
+    for path, target in tqdm(zip(paths, _names(paths), strict=True), total=len(paths), desc="maps", unit="slice"):
+        try:
+            pixels = load_slice(path, size)
+        except UserError as error:
+            tqdm.write(f"explain: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        probabilities, maps = cam.explain(pixels[None, ..., None], threshold)
+        called = params.classes.positive if probabilities[0] >= threshold else params.classes.negative
+        title = f"{path.stem}\n{params.classes.positive} {probabilities[0]:.4f}: called {called}"
+        with writing(output):
+            draw_saliency(output / target, pixels[None], enlarge(maps, size), [title], columns=1)
+    drawn = len(paths) - failed
+    print(f"{drawn} of {len(paths)} slices drawn in {output}, at {cam.layer}, for the logit of the predicted class")
+    return 1 if failed else 0
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """A PNG name for each path: its folder and stem, and a number where that is taken."""
+    names, seen = [], Counter[str]()
+    for path in paths:
+        name = "_".join(part for part in (path.parent.name, path.stem) if part)
+        seen[name] += 1
+        names.append(f"{name}.png" if seen[name] == 1 else f"{name}_{seen[name]}.png")
+    return names
+
+
+def _measure(model: "keras.Model", layer: str | None, count: int, params: Params) -> dict[str, Any]:
+    """The share of the maps of the network and of `randomised` ones inside the lungs, beside the lungs' area."""
+    from ctscan.phantoms import PATIENTS, SAMPLE_SEED, draw_slice
+    from ctscan.saliency import GradCam, enlarge, randomised, share_inside
+
+    size, threshold = model.input_shape[1], params.evaluate.threshold
+    unseen = SAMPLE_SEED + 1  # pseudo-patients that no training set holds
+    wanted = [(positive, index) for positive in (True, False) for index in range(count)]
+    slices, masks = [], []
+    for positive, index in tqdm(wanted, desc="phantoms", unit="slice"):
+        grey, lungs = draw_slice(index % PATIENTS + 1, index // PATIENTS + 1, positive, unseen)
+        slices.append(resize(grey, size)[..., None])
+        masks.append(
+            np.asarray(Image.fromarray(lungs.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR))
+        )
+    images, inside = np.stack(slices), np.stack(masks)
+
+    cam = GradCam(model, layer)
+    trained = cam.explain(images, threshold)
+    called = trained.probabilities >= threshold
+    labels = np.array([positive for positive, _ in wanted])
+    shares = {"trained": share_inside(enlarge(trained.maps, size), inside)}
+    for level, other in tqdm(randomised(cam, params.seed), desc="maps of random weights", total=2, unit="network"):
+        maps = other.explain(images, threshold, called).maps
+        shares[level] = share_inside(enlarge(maps, size), inside)
+    return {
+        "layer": cam.layer,
+        "resolution": list(trained.maps.shape[1:]),
+        "slices": len(images),
+        "accuracy": float((called == labels).mean()),
+        "lungs_share_of_area": float(inside.mean()),
+        "share_of_map_in_lungs": {level: _summary(values) for level, values in shares.items()},
+    }
+
+
+def _summary(shares: np.ndarray) -> dict[str, Any]:
+    """Mean and sd over slices whose map is not 0 everywhere; `blank` counts the others."""
+    known = shares[~np.isnan(shares)]
+    if not len(known):
+        return {"mean": None, "sd": None, "blank": len(shares)}
+    return {"mean": float(known.mean()), "sd": float(known.std()), "blank": len(shares) - len(known)}
