@@ -19,12 +19,12 @@ TITLE = "COVID vs non-COVID on chest CT slices"
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 1240px; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.4rem } h2 { font-size: 1.15rem; border-bottom: 1px solid #ccc; margin-top: 2rem }
-nav a { margin-right: .8rem; white-space: nowrap } .notice { border-left: 4px solid #D55E00; padding-left: .7rem }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem } .notice { border-left: 4px solid #D55E00; padding-left: .7rem }
 .table { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; white-space: nowrap } th { border-bottom: 1px solid #888 }
-.plots { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start }
-figure { margin: 0; max-width: 100% } figcaption { font-size: 13px; color: #555 }
-img, .chart svg { max-width: 100%; height: auto } .chart { max-width: 100% }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1.5rem }
+figure { margin: 0; min-width: 0 } figcaption { font-size: 13px; color: #555 } .picture { grid-column: 1 / -1 }
+.chart, .chart svg { max-width: 100%; height: auto } .picture img { max-width: 100% }
 """
 # A chart shrinks with the page as SVG; of Vega-Embed's menu only the export stays, the rest leaves the page.
 EMBED = {
@@ -83,7 +83,8 @@ def _table(rows: Table) -> str:
 def _figure(plot: Chart | Picture) -> str:
     if isinstance(plot, Picture):
         name, source = escape(f"{plot.name}, {plot.revision}"), base64.b64encode(plot.data).decode()
-        return f"<figure><figcaption>{name}</figcaption><img alt='{name}' src='data:image/png;base64,{source}'></figure>"
+        image = f"<img alt='{name}' src='data:image/png;base64,{source}'>"
+        return f"<figure class='picture'><figcaption>{name}</figcaption>{image}</figure>"
     spec, options = (json.dumps(value).replace("<", "\\u003c") for value in (plot.spec, EMBED))  # no </script> in data
     return (
         f"<figure aria-label='{escape(plot.name)}'><div class='chart'></div>"

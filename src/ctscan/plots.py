@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ VEGA_LITE = "5.20"
 # Legends below: beside the chart they would make it too wide for a phone.
 CONFIG = {
     "font": "sans-serif",
-    "legend": {"orient": "bottom"},
+    "legend": {"orient": "bottom", "symbolOpacity": 1},
     "axis": {"labelFontSize": 11, "titleFontSize": 12},
     "title": {"fontSize": 14},
 }
@@ -59,10 +60,13 @@ def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[st
         UserError: DVC knows no such revision, or there is nothing to plot.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = ["dvc", "plots", "diff" if revisions else "show", *revisions, "--json", "--out", folder]
-        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        command = ["dvc", "plots", "diff" if revisions else "show", *revisions]
+        options = ["--json", "--out", folder]
+        answer = subprocess.run(
+            [sys.executable, "-m", *command, *options], stdout=subprocess.PIPE, text=True, check=False
+        )
         if answer.returncode:
-            raise UserError(f"`{' '.join(command[:-3])}` failed; DVC's message stands above")
+            raise UserError(f"`{' '.join(command)}` failed; DVC's message stands above")
         plots: list[Chart | Picture] = []
         names: dict[str, None] = {}
         for name, parts in json.loads(answer.stdout)["data"].items():
@@ -74,7 +78,9 @@ def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[st
                     plots.append(Chart(name, part["content"]))
     if not plots:
         raise UserError("there is nothing to plot; run the pipeline with `make repro`")
-    return plots, list(names)
+    # DVC names the work tree first; a reader wants what was asked for, then what it is compared with.
+    given = list(revisions)
+    return plots, sorted(names, key=lambda name: given.index(name) if name in given else len(given))
 
 
 def in_sections(plots: Sequence[Chart | Picture]) -> dict[str, list[Chart | Picture]]:
