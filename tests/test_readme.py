@@ -140,10 +140,11 @@ def test_the_commands_work_as_printed(quick_clone: Path) -> None:
     works(quick_clone, first)
     commit(quick_clone)
     draw_scans(quick_clone / "scans", "covid", "healthy")
-    draw_scans(quick_clone / "data", "COVID", "non-COVID")
     for command in rest:
         if command.startswith("dvc exp run"):
             run(quick_clone, "git checkout -q . && dvc checkout -q")  # each starts from the committed run
+        if command == "dvc status data.dvc":  # not before: `dvc checkout` removes what data.dvc pins and no cache holds
+            draw_scans(quick_clone / "data", "COVID", "non-COVID")
         works(quick_clone, command)
     the_model_is_got_by_its_name(quick_clone)  # here, as it needs the same run
 
