@@ -4,7 +4,7 @@ REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro results plots data test lint format lock-check requirements weights repeats sweep verify bench
+.PHONY: help repro results plots report data test lint format lock-check requirements weights repeats sweep verify bench
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -18,8 +18,11 @@ repro: $(BIN)/run-ready  ## set up, get the embedded sample, run the pipeline, p
 results: $(BIN)/run-ready  ## print the table of the last run
 	@python src/show_results.py
 
-plots: $(BIN)/run-ready  ## write the plots as one page that opens with no network; REVS="HEAD exp" compares
+plots: $(BIN)/run-ready  ## write results and plots as one page that opens with no network; REVS="HEAD exp" compares
 	@python src/show_plots.py $(REVS)
+
+report: $(BIN)/run-ready  ## the same as Markdown and PNG, for a pull request; REVS="main HEAD" compares
+	@python src/show_report.py $(REVS)
 
 repeats: $(BIN)/run-ready  ## the same with 5 splits of other seeds, after repro: mean and spread (ARGS="--strategy blocked --seeds 10")
 	@python src/repeats.py $(ARGS)

@@ -1,58 +1,95 @@
-"""Write the plots of the last run, or of several, as one page that opens with no network.
+"""Write the results and plots of the last run, or of several, as one page that opens with no network.
 
 `python src/show_plots.py` shows the work tree; `python src/show_plots.py HEAD my-experiment` compares revisions.
 """
 
-import html
+import base64
 import json
-import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
-from ctscan.reports import results_table
-
-import vl_convert
+from ctscan.errors import UserError
+from ctscan.plots import CONFIG, Chart, Picture, in_sections, read_plots, vega_script
+from ctscan.revisions import Table, headline_table, params_table
 
 PAGE = Path("dvc_plots/index.html")
-TEMPLATE = Path(".dvc/tmp/page.html")
-DETAILS = Path("metrics/details.json")
+TITLE = "COVID vs non-COVID on chest CT slices"
 
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1240px; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.4rem } .notice { border-left: 4px solid #D55E00; padding-left: .7rem }
-pre { overflow-x: auto; background: #f5f5f5; padding: .8rem; font-size: 13px }
-.plots { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start }
-.plots > div { max-width: 100%; overflow-x: auto } .plots img { max-width: 100%; height: auto }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 1240px; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.4rem } h2 { font-size: 1.15rem; border-bottom: 1px solid #ccc; margin-top: 2rem }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem } .notice { border-left: 4px solid #D55E00; padding-left: .7rem }
+.table { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .8rem .25rem 0; text-align: left; white-space: nowrap } th { border-bottom: 1px solid #888 }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1.5rem }
+figure { margin: 0; min-width: 0 } figcaption { font-size: 13px; color: #555 } .picture { grid-column: 1 / -1 }
+.chart, .chart svg { max-width: 100%; height: auto } .picture img { max-width: 100% }
 """
-
-
-def _vega() -> str:
-    """Vega and Vega-Embed as one script; the default snippet, which the stubs call required, puts them on `window`."""
-    script: str = vl_convert.javascript_bundle(vl_version="5.20")  # type: ignore[call-arg]
-    return script
+# A chart shrinks with the page as SVG; of Vega-Embed's menu only the export stays, the rest leaves the page.
+EMBED = {
+    "renderer": "svg",
+    "config": CONFIG,
+    "actions": {"export": True, "source": False, "compiled": False, "editor": False},
+}
 
 
 def main() -> None:
-    if not DETAILS.is_file():
-        sys.exit(f"{DETAILS} is missing; run the pipeline with `make repro`")
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))
-    table = results_table({model: report[model] for model in ("initial", "finetuned")})
-    # A classic script: in a module, Vega would arrive after the charts that ask for it. DVC fills {plot_divs}.
-    TEMPLATE.parent.mkdir(parents=True, exist_ok=True)
-    TEMPLATE.write_text(
+    try:
+        plots, revisions = read_plots(sys.argv[1:])
+        tables = headline_table(revisions), params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
+    except UserError as error:
+        sys.exit(f"plots: {error}")
+    sections = {
+        heading: f"<div class='plots'>{''.join(map(_figure, members))}</div>"
+        for heading, members in in_sections(plots).items()
+    }
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(*tables, sections), encoding="utf-8")
+    print(f"{PAGE}: open it in a browser; it needs no network")
+
+
+def page(headline: Table, params: Table, sections: dict[str, str]) -> str:
+    """The HTML; `sections` maps headings to what stands below them."""
+    parts = {"Test images, 95 % intervals": _table(headline)}
+    if len(params) > 1:
+        parts["Params that differ"] = _table(params)
+    parts |= sections
+    return (
         "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-        f"<title>COVID vs non-COVID on chest CT slices</title>\n<style>{STYLE}</style>\n"
-        f"<script>{_vega()}</script>\n</head>\n<body>\n"
-        "<h1>COVID vs non-COVID on chest CT slices</h1>\n"
+        f"<title>{TITLE}</title>\n<style>{STYLE}</style>\n"
+        # A classic script: in a module, Vega would arrive after the charts that ask for it.
+        f"<script>{vega_script()}</script>\n</head>\n<body>\n<h1>{TITLE}</h1>\n"
         "<p class='notice'>For research only. Not for diagnosis.</p>\n"
-        f"<p>Work tree, test images, 95 % intervals:</p>\n<pre>{html.escape(table)}</pre>\n"
-        "<div class='plots'>{plot_divs}</div>\n</body>\n</html>\n",
-        encoding="utf-8",
+        f"<nav>{''.join(f'<a href=#{_anchor(heading)}>{heading}</a>' for heading in parts)}</nav>\n"
+        + "".join(f"<h2 id='{_anchor(heading)}'>{heading}</h2>\n{body}\n" for heading, body in parts.items())
+        + "</body>\n</html>\n"
     )
-    command = ["dvc", "plots", "diff" if sys.argv[1:] else "show", *sys.argv[1:], "--quiet"]
-    subprocess.run([*command, "--html-template", str(TEMPLATE), "--out", str(PAGE.parent)], check=True)
-    print(f"{PAGE}: open it in a browser; it needs no network")
+
+
+def _anchor(heading: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in heading.lower())
+
+
+def _table(rows: Table) -> str:
+    lines = [
+        f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
+        for tag, row in zip(["th", *["td"] * (len(rows) - 1)], rows, strict=True)
+    ]
+    return f"<div class='table'><table>{''.join(lines)}</table></div>"
+
+
+def _figure(plot: Chart | Picture) -> str:
+    if isinstance(plot, Picture):
+        name, source = escape(f"{plot.name}, {plot.revision}"), base64.b64encode(plot.data).decode()
+        image = f"<img alt='{name}' src='data:image/png;base64,{source}'>"
+        return f"<figure class='picture'><figcaption>{name}</figcaption>{image}</figure>"
+    spec, options = (json.dumps(value).replace("<", "\\u003c") for value in (plot.spec, EMBED))  # no </script> in data
+    return (
+        f"<figure aria-label='{escape(plot.name)}'><div class='chart'></div>"
+        f"<script>vegaEmbed(document.currentScript.previousElementSibling, {spec}, {options})</script></figure>"
+    )
 
 
 if __name__ == "__main__":
