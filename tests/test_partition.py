@@ -36,6 +36,17 @@ def _split(backbone: keras.Model, depth: int) -> tuple[keras.Model, list[keras.K
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_trunk_and_tail_are_the_whole(backbone: keras.Model, depth: int | None) -> None:
+    _trunk_and_tail_are_the_whole(backbone, depth)
+
+
+@pytest.mark.parametrize("depth", [5, 60])
+def test_operations_that_are_no_layers_stay_where_they_stand(depth: int) -> None:
+    backbone = build_backbone("ConvNeXtTiny", "random", SIZE, seed=3)  # its residual additions
+    assert len(backbone.get_layer("base").operations) > len(backbone.get_layer("base").layers)
+    _trunk_and_tail_are_the_whole(backbone, depth)
+
+
+def _trunk_and_tail_are_the_whole(backbone: keras.Model, depth: int | None) -> None:
     base = backbone.get_layer("base")
     trunk, frontier = _split(backbone, _depth(base, depth))
     pooled = keras.layers.GlobalAveragePooling2D()(base.output)

@@ -9,8 +9,8 @@ def partition(base: keras.Model, depth: int) -> tuple[keras.Model, list[keras.Ke
     """The frozen trunk of `base` and the frontier: its tensors that the last `depth` layers read.
 
     A cut inside a residual block is crossed by several tensors (the branch and the shortcut); all of them belong to
-    the frontier, in the order of the layers that read them. With `depth` 0 the frontier is the network's output, with
-    all layers its input.
+    the frontier, in the order of the operations that read them. With `depth` 0 the frontier is the network's output,
+    with all layers its input.
 
     Returns:
         The trunk, from the network's input to the list of frontier tensors, and the frontier tensors in `base`.
@@ -26,11 +26,13 @@ def partition(base: keras.Model, depth: int) -> tuple[keras.Model, list[keras.Ke
     own_nodes = {
         node for nodes in base._nodes_by_depth.values() for node in nodes
     }  # a layer also has nodes of other models that call it
-    tail = base.layers[len(base.layers) - depth :]
+    # Bare operations, as a ConvNeXt's residual additions are, count for no layer but belong to one side or the other.
+    operations = base.operations
+    tail = operations[operations.index(base.layers[-depth]) :] if depth else []
     frontier = {
         id(tensor): tensor
-        for layer in tail
-        for node in layer._inbound_nodes
+        for operation in tail
+        for node in operation._inbound_nodes
         if node in own_nodes
         for tensor in node.input_tensors
         if tensor._keras_history.operation not in tail
