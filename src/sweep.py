@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 
 METRICS = {"train-initial": "metrics/initial.json", "finetune": "metrics/finetune.json"}
+UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
 COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
 
 
@@ -84,7 +85,7 @@ def _with(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
 
 def queue(experiments: dict[str, list[str]], stage: str) -> None:
     """Queue those of `experiments` that the commit at HEAD doesn't have yet. Raises `UserError` where DVC refuses."""
-    known = [row["Experiment"] for row in dvc.api.exp_show() if row.get("State") in (None, "Running", "Queued")]
+    known = [row.get("Experiment") for row in dvc.api.exp_show() if row.get("State") != "Failed"]
     for name, settings in experiments.items():
         if name in known:
             print(f"{name}: there already")
@@ -96,7 +97,7 @@ def queue(experiments: dict[str, list[str]], stage: str) -> None:
 
 def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.DataFrame:
     """The finished experiments among `names`, the highest validation AUC first; `rows` as `dvc.api.exp_show` gives."""
-    finished = [row for row in rows if row.get("Experiment") in names and row.get("State") is None]
+    finished = [row for row in rows if row.get("Experiment") in names and row.get("State") not in UNFINISHED]
     table = pd.DataFrame(
         [
             {"experiment": row["Experiment"], **{name: row.get(f"{metrics}:{name}", row.get(name)) for name in COLUMNS}}
@@ -104,7 +105,8 @@ def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.Da
         ],
         columns=["experiment", *COLUMNS],
     )
-    return table.sort_values(["val_auc", "val_loss"], ascending=[False, True], ignore_index=True)
+    ranked = table.sort_values(["val_auc", "val_loss"], ascending=[False, True], ignore_index=True)
+    return ranked.astype({"best_epoch": int, "epochs": int})
 
 
 def _dvc(*arguments: str) -> None:

@@ -45,7 +45,7 @@ def test_a_wrong_grid_is_one_line_before_anything_is_queued(argument: str, messa
 
 
 def _row(name: str, auc: float | None, loss: float, state: str | None = None) -> dict[str, Any]:
-    row = {"Experiment": name, "State": state, "metrics/initial.json:val_auc": auc}
+    row = {"Experiment": name, "State": state, "metrics/initial.json:val_auc": auc, "best_epoch": 2.0, "epochs": 3.0}
     other = {"metrics/finetune.json:val_auc": 1 - (auc or 0)}
     return {**row, **other, "metrics/initial.json:val_loss": loss}
 
@@ -55,7 +55,7 @@ def test_validation_decides_and_lower_loss_breaks_ties() -> None:
         {"Experiment": None, "rev": "workspace", "metrics/initial.json:val_auc": 1.0},
         _row("a", 0.8, 0.3),
         _row("b", 0.9, 0.5),
-        _row("c", 0.9, 0.4),
+        _row("c", 0.9, 0.4, "Success"),
         _row("another sweep's", 0.99, 0.1),
         _row("unfinished", 0.95, 0.1, "Running"),
     ]
@@ -77,7 +77,7 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = [_row("lr=1e-4", 0.8, 0.3), _row("lr=1e-2", None, 0.3, "Failed")]
-    after = [_row("lr=1e-4", 0.8, 0.3), _row("lr=1e-3", 0.9, 0.2), _row("lr=1e-2", 0.7, 0.2)]
+    after = [_row("lr=1e-4", 0.8, 0.3), _row("lr=1e-3", 0.9, 0.2, "Success"), _row("lr=1e-2", 0.7, 0.2)]
     calls = _sweep(monkeypatch, [before, after], "lr=1e-4,1e-3,1e-2", "--workers", "3")
     queued = [call[call.index("--name") + 1 :] for call in calls if "--queue" in call]
     assert queued == [
