@@ -47,7 +47,7 @@ def main() -> None:
 
 def require_run() -> None:
     """Raises `UserError` unless the work tree holds a whole run of its own code and params."""
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], check=False)
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet", "dvc.yaml"], check=False)
     if status.returncode:
         raise UserError("the last run is not of these params and this code; run `dvc repro` first")
 
