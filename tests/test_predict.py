@@ -20,6 +20,7 @@ import pytest
 import yaml
 from conftest import REPO
 from drawing import texture
+from networks import tiny_network
 from PIL import Image
 from test_dicom import write_dicom
 
@@ -42,24 +43,20 @@ def write_lock() -> None:
 
 def small_models() -> None:
     """A network of the fine-tuned one's form whose scores lie on both sides of .5, and a head."""
-    keras.utils.set_random_seed(5)
-    slices = keras.Input((SIZE, SIZE, 1))
-    maps = keras.layers.Rescaling(1 / 127.5, -1.0)(slices)
-    for filters in (8, 16):
-        maps = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(maps)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooling")(maps)
-    features = keras.Model(slices, pooled)
+    model = tiny_network(seed=5, channels=16, size=SIZE)
+    head = model.get_layer("head")
+    pooled = keras.Model(model.input, model.get_layer("pooling").output)
+    hidden, last = keras.Model(head.inputs, head.layers[-1].input), head.layers[-1]
     seen = np.stack([np.asarray(Image.open(path).resize((SIZE, SIZE))) for path in sorted(TEST.rglob("*.png"))])
-    values = features.predict_on_batch(seen[..., None])
-    kernel = np.random.default_rng(3).standard_normal((16, 1)).astype("float32")
+    values = hidden.predict_on_batch(pooled.predict_on_batch(seen[..., None]))
+    ill = np.array([path.parent.name == "COVID" for path in sorted(TEST.rglob("*.png"))])
+    kernel = (values[ill].mean(axis=0) - values[~ill].mean(axis=0))[:, None]
     kernel *= 2 / (values @ kernel).std()
-    probability = keras.layers.Dense(1, "sigmoid", name="probability")
-    model = keras.Model(slices, probability(pooled))
-    probability.set_weights([kernel, -np.median(values @ kernel, axis=0)])
+    last.set_weights([kernel, -np.median(values @ kernel, axis=0)])
     Path("models").mkdir()
     save_model(model, Path("models/finetuned.keras"))
-    head = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
-    save_model(head, Path("models/initial.keras"))
+    initial = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+    save_model(initial, Path("models/initial.keras"))
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +136,9 @@ def test_the_call_is_on_the_scores_that_thresholds_were_chosen_on(copy: Path, po
     threshold = {"study": {"threshold": report["threshold"]}, **report["operating_points"]}[point]["threshold"]
     result = predict(TEST, "--point", point)
     assert result["threshold"] == threshold
-    labels = {row["score"] >= threshold: row["label"] for row in result["predictions"]}
-    assert labels == {True: "COVID", False: "non-COVID"}
+    assert (point != "study") or len({row["label"] for row in result["predictions"]}) == 2
     for row in result["predictions"]:
+        assert row["label"] == ("COVID" if row["score"] >= threshold else "non-COVID")
         odds = np.log(row["score"] / (1 - row["score"])) / result["temperature"]
         assert row["probability"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
 
