@@ -30,7 +30,8 @@ def test_a_bad_file_is_named_and_the_others_drawn(slices: Path, capsys: pytest.C
     assert main(["explain", *paths, "--output", "maps/here"]) == 1
     output = capsys.readouterr()
     assert f"explain: {slices / 'note.png'}: not a readable image" in output.err
-    assert "2 of 3 slices drawn" in output.out
+    assert "2 slices drawn in maps/here" in output.out
+    assert "1 left out" in output.out
     assert "last, for the logit of the predicted class" in output.out
     drawn = {path.name: path.read_bytes() for path in Path("maps/here").iterdir()}
     assert set(drawn) == {"a_one.png", "b_one.png"}
@@ -38,6 +39,8 @@ def test_a_bad_file_is_named_and_the_others_drawn(slices: Path, capsys: pytest.C
     assert drawn == {path.name: path.read_bytes() for path in Path("again").iterdir()}
     assert main(["explain", paths[0], "--layer", "wide", "--output", "wide"]) == 0
     assert (Path("wide") / "a_one.png").read_bytes() != drawn["a_one.png"]
+    assert main(["explain", str(slices), "--output", "folder"]) == 1
+    assert drawn == {path.name: path.read_bytes() for path in Path("folder").iterdir()}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctscan.errors import UserError, writing
+from ctscan.incoming import find, read
 from ctscan.params import Params, read_params
-from ctscan.slices import load_slice, resize
+from ctscan.slices import resize
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ MODEL = Path("models/finetuned.keras")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help="image files of a slice each")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="files, folders and globs, as for predict")
     parser.add_argument("--layer", help="of the backbone; default: its last feature maps")
     parser.add_argument("--output", type=Path, default=Path("explanations"), help="folder of a PNG for each slice")
     parser.add_argument("--model", type=Path, default=MODEL, help=f"default: {MODEL}")
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _draw(model, arguments.layer, arguments.paths, arguments.output, params)
 
 
-def _draw(model: "keras.Model", layer: str | None, paths: list[Path], output: Path, params: Params) -> int:
+def _draw(model: "keras.Model", layer: str | None, paths: list[str], output: Path, params: Params) -> int:
     from ctscan.figures import draw_saliency
     from ctscan.saliency import GradCam, enlarge
 
@@ -70,32 +71,37 @@ def _draw(model: "keras.Model", layer: str | None, paths: list[Path], output: Pa
             output.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"--output {output}: a file is in the way; name a folder") from None
-    failed = 0
-    for path, target in tqdm(zip(paths, _names(paths), strict=True), total=len(paths), desc="maps", unit="slice"):
+    faults: list[str] = []
+    files = find(paths, faults)
+    for fault in faults:
+        print(f"explain: {fault}", file=sys.stderr)
+    taken: Counter[str] = Counter()
+    for path in tqdm(files, desc="maps", unit="file"):
         try:
-            pixels = load_slice(path, size)
+            found = read(path, size, params.checks.min_size)
         except UserError as error:
             tqdm.write(f"explain: {error}", file=sys.stderr)
-            failed += 1
+            faults.append(str(error))
             continue
-        probabilities, maps = cam.explain(pixels[None, ..., None], threshold)
-        called = params.classes.positive if probabilities[0] >= threshold else params.classes.negative
-        title = f"{path.stem}\n{params.classes.positive} {probabilities[0]:.4f}: called {called}"
-        with writing(output):
-            draw_saliency(output / target, pixels[None], enlarge(maps, size), [title], columns=1)
-    drawn = len(paths) - failed
-    print(f"{drawn} of {len(paths)} slices drawn in {output}, at {cam.layer}, for the logit of the predicted class")
-    return 1 if failed else 0
+        for incoming in found:
+            probabilities, maps = cam.explain(incoming.pixels[None, ..., None], threshold)
+            called = params.classes.positive if probabilities[0] >= threshold else params.classes.negative
+            title = f"{Path(incoming.name).name}\n{params.classes.positive} {probabilities[0]:.4f}: called {called}"
+            with writing(output):
+                target = output / _name(Path(incoming.name), taken)
+                draw_saliency(target, incoming.pixels[None], enlarge(maps, size), [title], columns=1)
+    print(
+        f"{sum(taken.values())} slices drawn in {output}, at {cam.layer}, for the logit of the predicted class; "
+        f"{len(faults)} left out"
+    )
+    return 1 if faults else 0
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """A PNG name for each path: its folder and stem, and a number where that is taken."""
-    names, seen = [], Counter[str]()
-    for path in paths:
-        name = "_".join(part for part in (path.parent.name, path.stem) if part)
-        seen[name] += 1
-        names.append(f"{name}.png" if seen[name] == 1 else f"{name}_{seen[name]}.png")
-    return names
+def _name(path: Path, taken: Counter[str]) -> str:
+    """A PNG's name: the folder and stem of `path`, and a number where that is taken."""
+    name = "_".join(part for part in (path.parent.name, path.stem) if part)
+    taken[name] += 1
+    return f"{name}.png" if taken[name] == 1 else f"{name}_{taken[name]}.png"
 
 
 def _measure(model: "keras.Model", layer: str | None, count: int, params: Params) -> dict[str, Any]:
