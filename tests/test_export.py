@@ -43,9 +43,12 @@ def evaluated(workspace: Path) -> Path:
 
 def _record(model: keras.Model) -> None:
     save_model(model, MODEL)
-    dependency = {"path": str(MODEL), "md5": hashlib.md5(MODEL.read_bytes()).hexdigest()}
+    details = Path("metrics/details.json")
+    model_entry, details_entry = (
+        {"path": str(path), "md5": hashlib.md5(path.read_bytes()).hexdigest()} for path in (MODEL, details)
+    )
     classes = {"positive": "COVID", "negative": "non-COVID"}
-    stage = {"deps": [dependency], "params": {"params.yaml": {"classes": classes}}}
+    stage = {"deps": [model_entry], "outs": [details_entry], "params": {"params.yaml": {"classes": classes}}}
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
 
 
@@ -133,7 +136,7 @@ def test_a_bad_output_is_a_line(capsys: pytest.CaptureFixture[str], output: str,
 def test_thresholds_of_another_model_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     save_model(tiny_network(seed=1), MODEL)
     assert main(["export", "--format", "onnx"]) == 1
-    assert "details.json is not of models/finetuned.keras" in capsys.readouterr().err
+    assert "models/finetuned.keras is not the model that evaluate saw" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("evaluated")

@@ -20,51 +20,61 @@ NOVELTY = Path("models/novelty.npz")
 STUDY = "study"  # the point at the study's threshold
 
 
+class Reading(NamedTuple):
+    """How to read the scores of the model."""
+
+    md5: str  # of the model's file
+    temperature: float
+    thresholds: dict[str, float]  # by operating point; on scores before the temperature, as evaluate chose them
+    classes: Classes
+
+
 class Evaluated(NamedTuple):
     """The model and how to read it."""
 
     network: tf.types.experimental.GenericFunction  # slices uint8 (n, s, s, 1) to probabilities (n, 1), features (n, d)
     size: int  # s, pixels
-    md5: str  # of the model's file
-    temperature: float
-    thresholds: dict[str, float]  # by operating point; on scores before the temperature, as evaluate chose them
+    reading: Reading
     notice: novelty.Novelty
-    classes: Classes
 
 
 def load_evaluated(params: Params) -> Evaluated:
     """Raises `UserError` where a part is missing, damaged, or not of the run that dvc.lock records."""
-    seen = _lock_of_evaluate()
-    for path in (MODEL, DETAILS, NOVELTY):
-        if not path.is_file():
-            raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
-    md5 = {path: _md5(path) for path in (MODEL, DETAILS, NOVELTY)}
-    if md5[MODEL] != seen["files"].get(MODEL.as_posix()):
-        raise UserError(
-            f"{MODEL} is not the model that evaluate saw ({LOCK}), so temperature, thresholds and notice are another "
-            f"model's; run `dvc repro`, or get that model back with `dvc checkout --force {MODEL}`"
-        )
-    for path in (DETAILS, NOVELTY):
-        if md5[path] != seen["files"].get(path.as_posix()):
-            raise UserError(f"{path} is not what evaluate wrote ({LOCK}); run `dvc repro`, or take back your change")
-    if params.classes.model_dump() != seen["classes"]:
+    reading = read_evaluation(NOVELTY)
+    if params.classes != reading.classes:
         raise UserError(f"params.yaml: classes are not those that evaluate read ({LOCK}); run `dvc repro`")
-
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))["finetuned"]
-    chosen = {point: float(values["threshold"]) for point, values in report["operating_points"].items()}
     model = novelty.with_features(load_model(MODEL))
     size = model.input_shape[1]
     # Traced once for batches of any size; Keras' own way traces the last, shorter one anew, which takes seconds.
     signature = tf.TensorSpec((None, size, size, 1), tf.uint8)
-    return Evaluated(
-        tf.function(lambda slices: model(slices, training=False), input_signature=[signature]),
-        size,
-        md5[MODEL],
-        float(report["calibration"]["temperature"]),
-        {STUDY: float(report["threshold"]), **chosen},
-        novelty.load(NOVELTY),
-        params.classes,
-    )
+    network = tf.function(lambda slices: model(slices, training=False), input_signature=[signature])
+    return Evaluated(network, size, reading, novelty.load(NOVELTY))
+
+
+def read_evaluation(*beside: Path) -> Reading:
+    """Of the model and metrics/details.json; they, and the files `beside`, are those of the run that dvc.lock records.
+
+    Raises:
+        UserError: one is missing, or not of that run.
+    """
+    seen = _lock_of_evaluate()
+    written = (DETAILS, *beside)
+    for path in (MODEL, *written):
+        if not path.is_file():
+            raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    md5 = _md5(MODEL)
+    if md5 != seen["files"].get(MODEL.as_posix()):
+        raise UserError(
+            f"{MODEL} is not the model that evaluate saw ({LOCK}), so temperature, thresholds and notice are another "
+            f"model's; run `dvc repro`, or get that model back with `dvc checkout --force {MODEL}`"
+        )
+    for path in written:
+        if _md5(path) != seen["files"].get(path.as_posix()):
+            raise UserError(f"{path} is not what evaluate wrote ({LOCK}); run `dvc repro`, or take back your change")
+    report = json.loads(DETAILS.read_text(encoding="utf-8"))["finetuned"]
+    chosen = {point: float(values["threshold"]) for point, values in report["operating_points"].items()}
+    thresholds = {STUDY: float(report["threshold"]), **chosen}
+    return Reading(md5, float(report["calibration"]["temperature"]), thresholds, Classes(**seen["classes"]))
 
 
 def _lock_of_evaluate() -> dict[str, Any]:

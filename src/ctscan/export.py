@@ -10,7 +10,6 @@ diagnosis.
 
 import argparse
 import hashlib
-import json
 import shutil
 import tempfile
 import warnings
@@ -23,13 +22,11 @@ from ctscan.errors import UserError, writing
 from ctscan.records import write_json
 
 import numpy as np
-import yaml
 
 if TYPE_CHECKING:  # TensorFlow takes seconds, help should not
     import keras
 
-MODEL, IMAGES = Path("models/finetuned.keras"), Path("split/images/test")
-DETAILS, LOCK = Path("metrics/details.json"), Path("dvc.lock")
+IMAGES = Path("split/images/test")
 TOLERANCE = 1e-4  # of the probability, between Keras and what is written
 BATCH = 16
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -71,7 +68,6 @@ class _Format(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", type=Path, help="default: models/finetuned.onnx, .savedmodel or .tflite")
-    parser.add_argument("--model", type=Path, default=MODEL, help=f"default: {MODEL}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,8 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--format {arguments.format} needs {', '.join(absent)}; `pip install tf2onnx onnx onnxruntime`"
         )
+    from ctscan.evaluated import MODEL, read_evaluation
+
     output: Path = arguments.output or MODEL.with_suffix(form.suffix)
-    facts = _facts(arguments.model)
+    reading = read_evaluation()
     paths = sorted(path for path in IMAGES.glob("*/*") if path.is_file())
     if not paths:
         raise UserError(f"{IMAGES} holds no images to check the export on; get them with `dvc checkout split/images`")
@@ -91,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ctscan.models import load_model
 
-    model = in_float32(load_model(arguments.model))
+    model = in_float32(load_model(MODEL))
     size = model.input_shape[1]
     with writing(output.parent), tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as scratch:
         fresh = Path(scratch) / output.name
@@ -101,7 +99,16 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(
                 f"{output}: probabilities differ from Keras' by up to {difference:.1e}, above {TOLERANCE:g}; not kept"
             )
-        described = {"format": arguments.format, "image_size": size, **facts, "sha256": _hash(fresh)}
+        described = {
+            "format": arguments.format,
+            "image_size": size,
+            "classes": reading.classes.model_dump(),
+            "thresholds": reading.thresholds,
+            "temperature": reading.temperature,
+            "calibrated": "1 / (1 + exp(-log(p / (1 - p)) / temperature)), p clipped to [1e-7, 1 - 1e-7]",
+            "keras_sha256": _hash(MODEL),
+            "sha256": _hash(fresh),
+        }
         if output.is_dir():
             shutil.rmtree(output)
         fresh.replace(output)
@@ -116,29 +123,6 @@ def in_float32(model: "keras.Model") -> "keras.Model":
     for layer in model._flatten_layers():
         layer.dtype_policy = "float32"
     return model
-
-
-def _facts(model: Path) -> dict[str, Any]:
-    """What the last evaluation says of `model`, if it is of `model`: dvc.lock knows. Raises `UserError`."""
-    again = "run `dvc repro`"
-    if not model.is_file():
-        raise UserError(f"{model} is missing; get it with `dvc checkout {model}`, or make it with `dvc repro`")
-    if not LOCK.is_file() or not DETAILS.is_file():
-        raise UserError(f"{LOCK} and {DETAILS}, of which the thresholds come, are not both in this folder; {again}")
-    evaluated = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"].get("evaluate", {"deps": []})
-    content = model.read_bytes()
-    known = {dependency.get("md5") for dependency in evaluated["deps"] if dependency["path"] == MODEL.as_posix()}
-    if hashlib.md5(content).hexdigest() not in known:
-        raise UserError(f"{DETAILS} is not of {model}, so its thresholds and temperature are not either; {again}")
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))["finetuned"]
-    points = {name: point["threshold"] for name, point in report["operating_points"].items()}
-    return {
-        "classes": evaluated["params"]["params.yaml"]["classes"],
-        "thresholds": {"study": report["threshold"], **points},
-        "temperature": report["calibration"]["temperature"],
-        "calibrated": "1 / (1 + exp(-log(p / (1 - p)) / temperature)), p clipped to [1e-7, 1 - 1e-7]",
-        "keras_sha256": hashlib.sha256(content).hexdigest(),
-    }
 
 
 def _check_target(output: Path, is_folder: bool) -> None:

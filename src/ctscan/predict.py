@@ -66,14 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     make_deterministic()
     evaluated = load_evaluated(params)
-    if arguments.point not in evaluated.thresholds:
-        raise UserError(f"--point {arguments.point}: it needs one of {', '.join(evaluated.thresholds)}")
+    thresholds = evaluated.reading.thresholds
+    if arguments.point not in thresholds:
+        raise UserError(f"--point {arguments.point}: it needs one of {', '.join(thresholds)}")
     reading: dict[str, Any] = {
         "positive": params.classes.positive,
         "point": arguments.point,
-        "threshold": evaluated.thresholds[arguments.point],
-        "temperature": evaluated.temperature,
-        "model_md5": evaluated.md5,
+        "threshold": thresholds[arguments.point],
+        "temperature": evaluated.reading.temperature,
+        "model_md5": evaluated.reading.md5,
     }
     judged: dict[Path, list[float]] = {path: [] for labelled in sets for path in labelled.labels}
     form = arguments.format or {".csv": "csv", ".json": "json"}.get(

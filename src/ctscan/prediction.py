@@ -86,16 +86,16 @@ def _predict_batch(evaluated: Evaluated, batch: Sequence[Incoming], point: str) 
     slices = np.stack([incoming.pixels for incoming in batch])
     outputs, features = evaluated.network(tf.constant(slices[..., None]))
     scores = outputs.numpy()[:, 0].astype(float)
-    novelty = evaluated.notice.score(slices, features.numpy())
-    names = (evaluated.classes.negative, evaluated.classes.positive)
-    columns = zip(batch, scores, apply_temperature(scores, evaluated.temperature), novelty, strict=True)
+    reading, novelty = evaluated.reading, evaluated.notice.score(slices, features.numpy())
+    names = (reading.classes.negative, reading.classes.positive)
+    columns = zip(batch, scores, apply_temperature(scores, reading.temperature), novelty, strict=True)
     for incoming, score, probability, distance in columns:
         yield Prediction(
             incoming.path,
             incoming.name,
             float(score),
             float(probability),
-            names[int(score >= evaluated.thresholds[point])],
+            names[int(score >= reading.thresholds[point])],
             float(distance),
             bool(distance > 1),
             incoming.colour,
