@@ -49,7 +49,8 @@ def main() -> None:
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
         sys.exit(f"sweep: no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
-    print(f"\nbest on validation: dvc exp apply {ranked['experiment'][0]} && dvc repro")
+    best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
+    print(f"\nbest on validation: dvc exp run {best}")
 
 
 def combinations(grid: list[str], params: Params) -> dict[str, list[str]]:

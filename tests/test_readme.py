@@ -23,8 +23,7 @@ RUN = {
     "make help": "list the targets",
     "dvc repro": "Data and pipelines are up to date.",
     "dvc exp run -S lr=3e-4": "Ran experiment",
-    'make sweep GRID="lr=1e-4,3e-4,1e-3"': "best on validation: dvc exp apply",
-    "dvc exp apply lr=3e-4 && dvc repro": "Updating lock file",
+    'make sweep GRID="lr=1e-4,3e-4,1e-3"': "best on validation: dvc exp run -S lr=",
     "python -m ctscan predict split/images/test": "intervals over",
     "python -m ctscan explain split/images/test/COVID/*1*.png": "drawn in explanations",
     "python -m ctscan export --format onnx": "use it so",
@@ -61,6 +60,8 @@ NOT_RUN = {
     "dvc exp run --queue -S lr=1e-4,3e-4,1e-3": "queues what `make sweep` runs, under names of DVC's own",
     "dvc queue start -j 2": "returns at once and goes on in the background",
     "pip install tf2onnx onnx onnxruntime": "downloads packages that requirements-dev.txt holds",
+    "dvc exp apply NAME": "names no experiment",
+    "dvc checkout": "fails as the README says, while the dataset is not there",
     "make verify": "runs the pipeline once more; tests/test_verification.py compares runs",
     "make bench": "takes hours; tests/test_benchmarks.py runs it at its smallest",
 }

@@ -85,7 +85,7 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
         ["lr=1e-2", "--set-param", "lr=1e-2", "train-initial"],
     ]
     assert calls[-1] == ["exp", "run", "--run-all", "--jobs", "3"]
-    assert "dvc exp apply lr=1e-3" in capsys.readouterr().out
+    assert "best on validation: dvc exp run -S lr=1e-3\n" in capsys.readouterr().out
 
 
 def test_a_run_without_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

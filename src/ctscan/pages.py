@@ -16,11 +16,6 @@ from ctscan.spread import label, table
 
 PAGES = ("README.md", "MODEL_CARD.md")
 MODELS = ("initial", "finetuned")
-RUNS = (  # a run's title and the folder whose metrics/ hold it
-    ("synthetic sample", "."),
-    ("real images, random split", "studies/random-split"),
-    ("real images, blocked split", "studies/blocked-split"),
-)
 BASELINES = ("nearest_neighbour", "hog_svm")
 MARK = re.compile(r"(?<=<!-- figures: )([^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
@@ -51,13 +46,13 @@ def results(root: Path) -> str:
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
     for row in _json(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
-    for title, folder in RUNS:
-        details = _json(root / folder / "metrics/details.json")
+    for title, folder in _runs(root):
+        details = _json(folder / "metrics/details.json")
         for model in MODELS:
             report = details[model]
             cells = (_between(report["test"][metric], report["intervals"][metric]) for metric in HEADLINE)
             rows.append([f"{title}, {label(model)}", *cells])
-        if folder != ".":
+        if folder != root:
             controls = {row["name"]: row for row in details["controls"]}
             for name in BASELINES:
                 row = controls[name]
@@ -79,6 +74,12 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "results": results,
     "random-against-blocked": random_against_blocked,
 }
+
+
+def _runs(root: Path) -> list[tuple[str, Path]]:
+    """The run at the top, which is on the sample, and those that studies/ keeps, with their titles."""
+    kept = sorted(path.parents[1] for path in (root / "studies").glob("*/metrics/details.json"))
+    return [("synthetic sample", root), *((f"[{path.name}](studies/{path.name})", path) for path in kept)]
 
 
 def _json(path: Path) -> Any:
