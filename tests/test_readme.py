@@ -23,7 +23,6 @@ RUN = {
     "make help": "list the targets",
     "dvc repro": "Data and pipelines are up to date.",
     "dvc exp run -S lr=3e-4": "Ran experiment",
-    'make sweep GRID="lr=1e-4,3e-4,1e-3"': "best on validation: dvc exp run -S lr=",
     "python -m ctscan predict split/images/test": "intervals over",
     "python -m ctscan explain split/images/test/COVID/*1*.png": "drawn in explanations",
     "python -m ctscan export --format onnx": "use it so",
@@ -34,8 +33,6 @@ RUN = {
     "dvc params diff": "0.0003",
     "dvc plots diff": "index.html",
     "dvc plots show": "index.html",
-    "dvc exp run -S split.strategy=grouped": "Ran experiment",
-    "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "Ran experiment",
     "dvc exp run -S dataset=scans -S classes.positive=covid -S classes.negative=healthy -S split.strategy=grouped": (
         "Ran experiment"
     ),
@@ -57,6 +54,9 @@ NOT_RUN = {
     "pip download --require-hashes -r requirements.txt -d wheels": "downloads every package",
     "PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make repro": "needs the downloaded packages",
     'make repeats ARGS="--strategy blocked"': "takes minutes; tests/test_repeats.py runs it on few images",
+    'make sweep GRID="lr=1e-4,3e-4,1e-3"': "takes minutes; tests/test_sweep.py has what it queues and how it ranks",
+    "dvc exp run -S split.strategy=grouped": "takes minutes; the run on scans is split so",
+    "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "takes minutes; tests/test_backbones.py builds it",
     "dvc exp run --queue -S lr=1e-4,3e-4,1e-3": "queues what `make sweep` runs, under names of DVC's own",
     "dvc queue start -j 2": "returns at once and goes on in the background",
     "pip install tf2onnx onnx onnxruntime": "downloads packages that requirements-dev.txt holds",
