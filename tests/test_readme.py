@@ -33,9 +33,6 @@ RUN = {
     "dvc params diff": "0.0003",
     "dvc plots diff": "index.html",
     "dvc plots show": "index.html",
-    "dvc exp run -S dataset=scans -S classes.positive=covid -S classes.negative=healthy -S split.strategy=grouped": (
-        "Ran experiment"
-    ),
     "dvc repro --force extract-features": "Running stage 'extract-features'",
     "dvc status data.dvc": "data",
     "dvc add data": "git add data.dvc",
@@ -55,7 +52,10 @@ NOT_RUN = {
     "PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make repro": "needs the downloaded packages",
     'make repeats ARGS="--strategy blocked"': "takes minutes; tests/test_repeats.py runs it on few images",
     'make sweep GRID="lr=1e-4,3e-4,1e-3"': "takes minutes; tests/test_sweep.py has what it queues and how it ranks",
-    "dvc exp run -S split.strategy=grouped": "takes minutes; the run on scans is split so",
+    "dvc exp run -S split.strategy=grouped": "takes minutes; tests/test_splitting.py splits so",
+    "dvc exp run -S dataset=scans -S classes.positive=covid -S classes.negative=healthy -S split.strategy=grouped": (
+        "takes minutes; tests/test_dataset.py reads such folders"
+    ),
     "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "takes minutes; tests/test_backbones.py builds it",
     "dvc exp run --queue -S lr=1e-4,3e-4,1e-3": "queues what `make sweep` runs, under names of DVC's own",
     "dvc queue start -j 2": "returns at once and goes on in the background",
@@ -106,7 +106,7 @@ def quick_clone(tmp_path: Path) -> Path:
         shutil.copy(REPO / name, clone / name)
     params = yaml.safe_load((clone / "params.yaml").read_text())
     (clone / "params.yaml").write_text(yaml.safe_dump({**params, **QUICK}))
-    draw_scans(clone / "few", "COVID", "non-COVID")
+    draw_images(clone / "few")
     # What `make` would install is what runs this test.
     programs = clone / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -125,12 +125,11 @@ def test_the_commands_work_as_printed(quick_clone: Path) -> None:
     first, *rest = RUN
     works(quick_clone, first)
     commit(quick_clone)
-    draw_scans(quick_clone / "scans", "covid", "healthy")
     for command in rest:
         if command.startswith("dvc exp run"):
             run(quick_clone, "git checkout -q . && dvc checkout -q")  # each starts from the committed run
         if command == "dvc status data.dvc":  # not before: `dvc checkout` removes what data.dvc pins and no cache holds
-            draw_scans(quick_clone / "data", "COVID", "non-COVID")
+            draw_images(quick_clone / "data")
         works(quick_clone, command)
     the_model_is_the_released_one(quick_clone)
 
@@ -162,13 +161,10 @@ def commit(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def draw_scans(folder: Path, positive: str, negative: str) -> None:
-    """A dataset as users may have it: two class folders, and the patients that grouping asks for."""
-    lines = ["path,group"]
-    for name, ill in ((positive, True), (negative, False)):
+def draw_images(folder: Path) -> None:
+    """A few phantoms as a dataset of their own."""
+    for name, ill in (("COVID", True), ("non-COVID", False)):
         (folder / name).mkdir(parents=True)
         for number in range(24):
             pixels, _ = draw_slice(number // 3 + 1, number % 3 + 1, ill, SAMPLE_SEED)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
-            lines.append(f"{name}/{number}.png,{name}{number // 3}")
-    (folder / "groups.csv").write_text("\n".join(lines) + "\n")
