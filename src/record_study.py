@@ -35,7 +35,7 @@ def main() -> None:
             "time": seconds(Path("metrics/timing")),
             "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
         }
-        recorded = block(folder, options.name, about)
+        recorded = block(folder, about)
     except UserError as error:
         sys.exit(f"record_study: {error}")
     page = folder / "README.md"

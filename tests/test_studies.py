@@ -33,7 +33,7 @@ def _about(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
 def test_a_studys_page_is_what_its_files_say(folder: Path) -> None:
     page = (folder / "README.md").read_text(encoding="utf-8")
-    assert block(folder, folder.name, _about(page)) in page
+    assert block(folder, _about(page)) in page
     assert len(page.partition(END)[2].split()) > 20, "a word on what it shows"
 
 
@@ -78,7 +78,7 @@ def test_a_snapshot_holds_the_run_and_no_picture(tmp_path: Path) -> None:
     kept = {str(path.relative_to(tmp_path / "study")) for path in (tmp_path / "study").rglob("*") if path.is_file()}
     assert {"params.yaml", "dvc.lock", "metrics/details.json", "plots/roc.json", "plots/initial/val/auc.tsv"} <= kept
     assert not [name for name in kept if "classes.png" in name or "timing" in name or "old.json" in name]
-    page = block(tmp_path / "study", "study", ABOUT)
+    page = block(tmp_path / "study", ABOUT)
     accuracy = json.loads((REPO / "metrics" / "evaluate.json").read_text())["finetuned"]["accuracy"]
     assert page.startswith(BEGIN)
     assert f"finetuned     {accuracy:.3f} (" in page

@@ -54,8 +54,8 @@ def seconds(timing: Path) -> str:
     return ", ".join(phases)
 
 
-def block(folder: Path, name: str, about: Mapping[str, str]) -> str:
-    """The recorded part of the page of study `name`, from the files in `folder`.
+def block(folder: Path, about: Mapping[str, str]) -> str:
+    """The recorded part of the page of the study in `folder`.
 
     Args:
         about: what the files don't hold: `revision` (of the code), `command`, `time` and `machine`.
