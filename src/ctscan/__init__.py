@@ -1,8 +1,69 @@
 """COVID vs non-COVID on chest CT slices: the library that the stage scripts share, one topic a module."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 
 # Read by TensorFlow and Keras when they are first imported, so they are set before anything of ours can do that.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GLOG_minloglevel", "3")
+
+# Passes stderr on but for what TensorFlow says while its libraries load, where no log level holds (tensorflow#100442).
+# A process of its own, so that nothing is lost of what a library says as it aborts.
+_FILTER = r"""
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(rb"WARNING: All log messages before absl::InitializeLog\(\)|I0000 ", line):
+        sys.stderr.buffer.write(line)
+"""
+
+
+class _QuietTensorFlow(MetaPathFinder):
+    """Lets the first import of TensorFlow write no chatter to stderr; whatever else it writes there is passed on."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_quietly(module: ModuleType) -> None:
+                with _without_chatter():
+                    execute(module)
+
+            spec.loader.exec_module = execute_quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    if sys.stderr is None:
+        yield
+        return
+    sys.stderr.flush()
+    screen = os.dup(2)
+    command = [sys.executable, "-IS", "-c", _FILTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=screen, start_new_session=True) as child:
+        assert child.stdin
+        os.dup2(child.stdin.fileno(), 2)
+        child.stdin.close()
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)  # the last end of the pipe, so the child ends too
+            os.close(screen)
+
+
+sys.meta_path.insert(0, _QuietTensorFlow())
