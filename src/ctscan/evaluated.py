@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,22 +33,34 @@ class Reading(NamedTuple):
 class Evaluated(NamedTuple):
     """The model and how to read it."""
 
-    network: tf.types.experimental.GenericFunction  # slices uint8 (n, s, s, 1) to probabilities (n, 1), features (n, d)
+    network: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # slices uint8 (n, s, s, 1) -> (n, 1), features (n, d)
     size: int  # s, pixels
     reading: Reading
     notice: novelty.Novelty
 
 
-def load_evaluated(params: Params) -> Evaluated:
-    """Raises `UserError` where a part is missing, damaged, or not of the run that dvc.lock records."""
+def load_evaluated(params: Params, traced: bool = True) -> Evaluated:
+    """The model of the last run.
+
+    Args:
+        traced: make a graph of the network, which takes over a second and more than a batch of slices to pay.
+
+    Raises:
+        UserError: a part is missing, damaged, or not of the run that dvc.lock records.
+    """
     reading = read_evaluation(NOVELTY)
     if params.classes != reading.classes:
         raise UserError(f"params.yaml: classes are not those that evaluate read ({LOCK}); run `dvc repro`")
     model = novelty.with_features(load_model(MODEL))
     size = model.input_shape[1]
-    # Traced once for batches of any size; Keras' own way traces the last, shorter one anew, which takes seconds.
-    signature = tf.TensorSpec((None, size, size, 1), tf.uint8)
-    network = tf.function(lambda slices: model(slices, training=False), input_signature=[signature])
+
+    def network(slices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        probabilities, features = model(slices, training=False)
+        return probabilities, features
+
+    if traced:
+        # Once for batches of any size; Keras' own way traces the last, shorter one anew, which takes seconds.
+        network = tf.function(network, input_signature=[tf.TensorSpec((None, size, size, 1), tf.uint8)])
     return Evaluated(network, size, reading, novelty.load(NOVELTY))
 
 

@@ -8,6 +8,7 @@ folders is also judged: the study's metrics with 95 % intervals. DICOM is shown 
 
 import argparse
 import csv
+import gc
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -60,12 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not files:
         return 1
 
-    from ctscan.determinism import make_deterministic  # TensorFlow takes seconds: a mistyped PATH is told before
-    from ctscan.evaluated import load_evaluated
-    from ctscan.prediction import predict
+    with _without_collecting():
+        from ctscan.determinism import make_deterministic  # TensorFlow takes seconds: a mistyped PATH is told before
+        from ctscan.evaluated import load_evaluated
+        from ctscan.prediction import BATCH, predict
 
-    make_deterministic()
-    evaluated = load_evaluated(params)
+        make_deterministic()
+        evaluated = load_evaluated(params, traced=len(files) > BATCH)
     thresholds = evaluated.reading.thresholds
     if arguments.point not in thresholds:
         raise UserError(f"--point {arguments.point}: it needs one of {', '.join(thresholds)}")
@@ -105,6 +107,17 @@ def run(arguments: argparse.Namespace) -> int:
         for table in filter(None, tables):
             print(table["text"], file=screen)
     return 1 if faults else 0
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """TensorFlow and the network are millions of objects that stay: to look for garbage among them takes a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _with_classes(given: Sequence[str], params: Params) -> list[Path]:
