@@ -57,7 +57,8 @@ def inputs(run: Killable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = yaml.safe_load((REPO / "params.yaml").read_text())
     params |= {"batch_size": 8, "unfreeze_depth": 4, "lr": 0.01, "finetune_lr": 0.001}
     params["head"] |= {"units": 8}
-    params["initial"] = params["finetune"] = {"epochs": EPOCHS, "patience": EPOCHS}
+    for phase in ("initial", "finetune"):
+        params[phase] |= {"epochs": EPOCHS, "patience": EPOCHS}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     assert run("prepare", folder) == 0
     return folder

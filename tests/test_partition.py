@@ -118,5 +118,19 @@ def test_normalization_keeps_its_statistics_in_training() -> None:
     assert not np.array_equal(kernels[0], base.layers[-3].get_weights()[0])
 
 
+@pytest.mark.parametrize("normalization", ["frozen", "trained"])
+def test_normalization_is_trained_where_asked_and_only_in_the_tail(normalization: str) -> None:
+    base = build_backbone("MobileNetV2", "random", SIZE, seed=3).get_layer("base")
+    freeze(base, 60, normalization)
+    model = keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
+    layers = [(at < len(base.layers) - 60, layer) for at, layer in enumerate(base.layers) if _is_normalization(layer)]
+    before = [layer.get_weights() for _, layer in layers]
+    model.fit(np.repeat(_slices(), 3, axis=-1), np.array([0.0, 1.0, 1.0, 0.0]), verbose=0)
+    for (in_trunk, layer), old in zip(layers, before, strict=True):
+        kept = all(np.array_equal(*pair) for pair in zip(old, layer.get_weights(), strict=True))
+        assert kept == (in_trunk or normalization == "frozen"), layer.name
+
+
 def _is_normalization(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)

@@ -22,7 +22,7 @@ SMALL = {
     "image_size": 48,
     "unfreeze_depth": 30,
     "initial": {"epochs": 4, "patience": 4},
-    "finetune": {"epochs": 1, "patience": 1},
+    "finetune": {"epochs": 1, "patience": 1, "normalization": "frozen"},
 }
 STAGES = ["prepare-split", "extract-features", "train-initial", "finetune", "evaluate"]
 
@@ -145,4 +145,26 @@ def test_a_failing_run_is_a_line_and_leaves_earlier_results(clone: Path, key: st
     assert failed.returncode != 0
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
+    assert tracked(clone) == before
+
+
+def test_an_evaluation_that_fails_at_its_last_figure_replaces_nothing(clone: Path) -> None:
+    before = tracked(clone)
+    program = """
+import sys
+sys.path.insert(0, "src")
+import evaluate
+from ctscan.errors import UserError
+from ctscan.stage import run_stage
+
+def fail(path, *drawn):
+    raise UserError("no room for the last figure")
+
+evaluate.figures.draw_saliency = fail
+evaluate.confusion_rows = lambda *arguments: [{"spoilt": True}]
+run_stage("evaluate", evaluate.recipe)
+"""
+    failed = run(clone, sys.executable, "-c", program)
+    assert failed.returncode == 1
+    assert "evaluate: no room for the last figure" in failed.stderr
     assert tracked(clone) == before

@@ -70,6 +70,10 @@ class Training(Section):
     patience: Annotated[StrictInt, Field(ge=1)]
 
 
+class Finetune(Training):
+    normalization: Literal["frozen", "trained"]
+
+
 class Evaluate(Section):
     threshold: Annotated[Number, Field(gt=0, lt=1)]
     bootstrap: Annotated[StrictInt, Field(ge=100)]
@@ -93,7 +97,7 @@ class Params(Section):
     head: Head
     augment: Augment
     initial: Training
-    finetune: Training
+    finetune: Finetune
     evaluate: Evaluate
 
 

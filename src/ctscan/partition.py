@@ -41,8 +41,8 @@ def partition(base: keras.Model, depth: int) -> tuple[keras.Model, list[keras.Ke
     return keras.Model(base.input, tensors, name="trunk"), tensors
 
 
-def freeze(base: keras.Model, depth: int) -> None:
-    """Leave the last `depth` layers of `base` trainable, but for BatchNormalization.
+def freeze(base: keras.Model, depth: int, normalization: str = "frozen") -> None:
+    """Leave the last `depth` layers of `base` trainable, with BatchNormalization only where that is `trained`.
 
     A BatchNormalization layer that is merely called with `training=False` still updates its statistics under `fit`
     (Keras 3.3 to 3.15, keras#23364); `trainable = False` is what keeps it in inference mode. Compile afterwards.
@@ -50,7 +50,8 @@ def freeze(base: keras.Model, depth: int) -> None:
     first = len(base.layers) - depth
     for index, layer in enumerate(base.layers):
         layer.trainable = index >= first
-    freeze_normalization(base)
+    if normalization == "frozen":
+        freeze_normalization(base)
 
 
 def freeze_normalization(model: keras.Model) -> None:

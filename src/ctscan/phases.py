@@ -1,6 +1,7 @@
 """The study's two phases of training: the head on the frozen backbone, then the last layers with it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from ctscan.augmentation import augmented
@@ -79,14 +80,17 @@ def finetune(
     backbone = load_model(BACKBONE)
     base = backbone.get_layer("base")
     trunk, frontier = partition(base, params.unfreeze_depth)
-    freeze(base, params.unfreeze_depth)
-    freeze_normalization(head)
+    freeze(base, params.unfreeze_depth, params.finetune.normalization)
+    if params.finetune.normalization == "frozen":
+        freeze_normalization(head)
     whole = keras.Model(backbone.input, classify(backbone.output, head), name="classifier")
     size = backbone.input_shape[1]
     positions = rows(manifest, "train", "val")
     seen, files = manifest.iloc[positions], [paths[position] for position in positions]
 
-    with boundary_cache(boundary, len(seen), frontier) as cache:
+    # No two epochs see the same augmented image, so there is no boundary to keep.
+    caching = nullcontext() if params.augment.enabled else boundary_cache(boundary, len(seen), frontier)
+    with caching as cache:
         if params.augment.enabled:
             classifier, fetch = augmented(whole, params.augment, params.seed), slice_reader(files, size)
         elif cache is None:
