@@ -56,6 +56,18 @@ def test_training_stops_when_patience_runs_out(tmp_path: Path) -> None:
     assert len(history) - 1 - best_epoch(history) == 3
 
 
+def test_divergence_is_one_line_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    _run(tmp_path, epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    head = build_head(6, HEAD, seed=1)
+    model = keras.Model(head.inputs, head(head.inputs[0]))
+    compile_classifier(model, 0.01)
+    spoilt = Examples(np.arange(COUNT), np.arange(COUNT) % 2, lambda positions: tf.fill((len(positions), 6), np.nan))
+    with pytest.raises(UserError, match=r"diverged in epoch 2 .* lower learning rate"):
+        train(model, spoilt, _examples(1), Training(epochs=3, patience=3), BATCH, seed=2, checkpoint=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_ties_go_to_the_earliest_epoch() -> None:
     assert best_epoch([{"val_loss": loss} for loss in (3.0, 1.0, 2.0, 1.0)]) == 1
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ctscan.errors import writing
+from ctscan.errors import UserError, writing
 from ctscan.manifest import rows
 from ctscan.params import Training
 from ctscan.seeds import derive_seed, generator
@@ -102,7 +102,7 @@ def train(
         One record an epoch: loss, accuracy, auc and time in seconds, of training and (`val_`) validation.
 
     Raises:
-        UserError: `checkpoint` can't be written to; what it held last is whole.
+        UserError: the loss is no longer a number, or `checkpoint` can't be written to; what it held last is whole.
     """
     state = _Checkpoint(model, checkpoint)
     history = state.restore()
@@ -153,6 +153,10 @@ class _Epochs(keras.callbacks.Callback):
         record = {name: float(value) for name, value in sorted((logs or {}).items())}
         record["time"] = self.validating - self.started
         record["val_time"] = time.monotonic() - self.validating
+        if not all(map(math.isfinite, record.values())):
+            raise UserError(
+                f"training diverged in epoch {epoch + 1} (loss {record['loss']}); try a lower learning rate"
+            )
         self.history.append(record)
         best = best_epoch(self.history)
         self.state.save(self.history, improved=best == epoch)
