@@ -1,5 +1,6 @@
 """Stage evaluate: both models on the test images, beside baselines and controls."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from ctscan import calibration, figures, intervals, novelty, saliency
@@ -57,35 +58,33 @@ def recipe(params: Params) -> None:
     maps = saliency.sanity_check(cam, images[test], params.evaluate.threshold, params.seed)
     comparison = compare(on_test["initial"], on_test["finetuned"], params.evaluate.threshold, resamples)
 
-    with publish(METRICS / "evaluate.json") as path:
-        write_json(path, {model: details[model]["test"] for model in scores})
-    with publish(METRICS / "details.json") as path:
-        beside = {"comparison": comparison, "controls": controls, "novelty": tried, "saliency": maps}
-        write_json(path, {**details, **beside})
-    with publish(Path("models/novelty.npz")) as path:
-        notice.save(path)
-    with publish(PLOTS / "roc.json") as path:
-        write_json(path, [row for model in scores for row in roc_points(model, on_test[model], resamples)])
-    with publish(PLOTS / "pr.json") as path:
-        write_json(path, [row for model in scores for row in pr_points(model, on_test[model], resamples)])
-    for model, subset in on_test.items():
-        with publish(PLOTS / f"confusion_{model}.json") as path:
-            write_json(path, confusion_rows(subset, params.evaluate, params.classes))
-
     drawn = {model: subset.scores for model, subset in on_test.items()}
     temperatures = {model: details[model]["calibration"]["temperature"] for model in scores}
     reliability = calibration.before_and_after(labels[test], drawn, temperatures, params.evaluate.bins)
-    with publish(PLOTS / "reliability.png") as path:
-        figures.draw_reliability(path, reliability)
-    with publish(PLOTS / "scores.png") as path:
-        figures.draw_histograms(path, drawn, labels[test], params.classes)
-    with publish(PLOTS / "controls.png") as path:
-        figures.draw_controls(path, controls)
     move = augmentation(params.augment, images.shape[1], params.seed)
-    with publish(PLOTS / "images") as folder:
+    shown = saliency.gallery(cam, manifest.iloc[test], images[test], drawn["finetuned"], params.evaluate.threshold)
+    beside = {"comparison": comparison, "controls": controls, "novelty": tried, "saliency": maps}
+
+    with ExitStack() as stack:  # all outs take their places together, once the last is written
+
+        def out(path: Path) -> Path:
+            return stack.enter_context(publish(path))
+
+        write_json(out(METRICS / "evaluate.json"), {model: details[model]["test"] for model in scores})
+        write_json(out(METRICS / "details.json"), {**details, **beside})
+        notice.save(out(Path("models/novelty.npz")))
+        for name, points in (("roc", roc_points), ("pr", pr_points)):
+            found = [row for model in scores for row in points(model, on_test[model], resamples)]
+            write_json(out(PLOTS / f"{name}.json"), found)
+        for model, subset in on_test.items():
+            counted = confusion_rows(subset, params.evaluate, params.classes)
+            write_json(out(PLOTS / f"confusion_{model}.json"), counted)
+        figures.draw_reliability(out(PLOTS / "reliability.png"), reliability)
+        figures.draw_histograms(out(PLOTS / "scores.png"), drawn, labels[test], params.classes)
+        figures.draw_controls(out(PLOTS / "controls.png"), controls)
+        folder = out(PLOTS / "images")
         figures.draw_classes(folder / "classes.png", images[..., 0], manifest, params.classes)
         figures.draw_augmented(folder / "augmented.png", images[train[:4]], lambda slices: move(slices, training=True))
-        shown = saliency.gallery(cam, manifest.iloc[test], images[test], drawn["finetuned"], params.evaluate.threshold)
         figures.draw_saliency(folder / "saliency.png", *shown)
     print(results_table({model: details[model] for model in scores}))
 
