@@ -3,9 +3,9 @@
     python src/sweep.py lr=1e-4,3e-4,1e-3
     python src/sweep.py finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
 
-Each becomes an experiment of DVC's, named after what was varied. The runs end before `evaluate`, so no test image is
-read until one of them is chosen. Those that exist already, for the commit you are on, are not run again: a sweep that
-was interrupted goes on.
+Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
+before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
+are on, are not run again: a sweep that was interrupted goes on.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 from ctscan.errors import UserError
-from ctscan.params import Params, read_params, validate
+from ctscan.params import PARAMS_FILE, Params, read_params, validate
 
 import dvc.api
 import pandas as pd
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
     options = parser.parse_args()
     try:
-        experiments = combinations(options.grid, read_params())
+        experiments = combinations(options.grid, read_params(), options.until)
+        require_committed()
         queue(experiments, options.until)
         _dvc("exp", "run", "--run-all", "--jobs", str(options.workers))
         ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[options.until])
@@ -53,8 +54,14 @@ def main() -> None:
     print(f"\nbest on validation: dvc exp run {best}")
 
 
-def combinations(grid: list[str], params: Params) -> dict[str, list[str]]:
-    """The name of each experiment and its settings `key=value`.
+def require_committed() -> None:
+    """Raises `UserError` where params.yaml is not that of HEAD: experiments are known by HEAD and what was varied."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)], check=False).returncode:
+        raise UserError(f"{PARAMS_FILE} is not as committed; commit it, or vary its values here")
+
+
+def combinations(grid: list[str], params: Params, stage: str) -> dict[str, list[str]]:
+    """The name of each experiment that ends with `stage`, and its settings `key=value`.
 
     Raises:
         UserError: an argument without values, a key that params.yaml doesn't hold, a value out of its range.
@@ -65,7 +72,8 @@ def combinations(grid: list[str], params: Params) -> dict[str, list[str]]:
         if not key or not all(values.split(",")):
             raise UserError(f"'{argument}': write a key of params.yaml, =, and values between commas, as lr=1e-4,1e-3")
         axes.append([f"{key}={value}" for value in dict.fromkeys(values.split(","))])
-    experiments = {",".join(settings).replace("/", "_"): list(settings) for settings in product(*axes)}
+    prefix = "" if stage == "train-initial" else f"{stage},"
+    experiments = {prefix + ",".join(settings).replace("/", "_"): list(settings) for settings in product(*axes)}
     for settings in experiments.values():
         validate(_with(params.model_dump(), settings))
     return experiments
@@ -106,7 +114,8 @@ def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.Da
         ],
         columns=["experiment", *COLUMNS],
     )
-    ranked = table.sort_values(["val_auc", "val_loss"], ascending=[False, True], ignore_index=True)
+    # Not the loss: it holds the head's L2 penalty, which differs between values of head.units and head.l2.
+    ranked = table.sort_values(["val_auc", "val_accuracy"], ascending=False, ignore_index=True)
     return ranked.astype({"best_epoch": int, "epochs": int})
 
 

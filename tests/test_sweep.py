@@ -1,5 +1,6 @@
 """A sweep: which runs a grid means, what they are called, and which one validation prefers."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 
 def test_a_grid_is_every_combination_named_after_what_varies() -> None:
-    experiments = sweep.combinations(["lr=1e-4,3e-4", "head.units=256,512"], read_params())
+    experiments = sweep.combinations(["lr=1e-4,3e-4", "head.units=256,512"], read_params(), "train-initial")
     assert list(experiments) == [
         "lr=1e-4,head.units=256",
         "lr=1e-4,head.units=512",
@@ -23,7 +24,11 @@ def test_a_grid_is_every_combination_named_after_what_varies() -> None:
 
 
 def test_a_value_named_twice_is_run_once() -> None:
-    assert list(sweep.combinations(["lr=1e-4,1e-4"], read_params())) == ["lr=1e-4"]
+    assert list(sweep.combinations(["lr=1e-4,1e-4"], read_params(), "train-initial")) == ["lr=1e-4"]
+
+
+def test_a_run_that_goes_further_has_another_name() -> None:
+    assert list(sweep.combinations(["lr=1e-4"], read_params(), "finetune")) == ["finetune,lr=1e-4"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,7 @@ def test_a_value_named_twice_is_run_once() -> None:
 )
 def test_a_wrong_grid_is_one_line_before_anything_is_queued(argument: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        sweep.combinations(["unfreeze_depth=50,150", argument], read_params())
+        sweep.combinations(["unfreeze_depth=50,150", argument], read_params(), "finetune")
 
 
 def _row(name: str, auc: float | None, loss: float, state: str | None = None) -> dict[str, Any]:
@@ -50,12 +55,12 @@ def _row(name: str, auc: float | None, loss: float, state: str | None = None) ->
     return {**row, **other, "metrics/initial.json:val_loss": loss}
 
 
-def test_validation_decides_and_lower_loss_breaks_ties() -> None:
+def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty() -> None:
     rows = [
         {"Experiment": None, "rev": "workspace", "metrics/initial.json:val_auc": 1.0},
         _row("a", 0.8, 0.3),
-        _row("b", 0.9, 0.5),
-        _row("c", 0.9, 0.4, "Success"),
+        {**_row("b", 0.9, 0.2), "metrics/initial.json:val_accuracy": 0.7},
+        {**_row("c", 0.9, 0.4, "Success"), "metrics/initial.json:val_accuracy": 0.8},
         _row("another sweep's", 0.99, 0.1),
         _row("unfinished", 0.95, 0.1, "Running"),
     ]
@@ -64,11 +69,18 @@ def test_validation_decides_and_lower_loss_breaks_ties() -> None:
     assert ranked["val_auc"].tolist() == [0.9, 0.9, 0.8]
 
 
-def _sweep(monkeypatch: pytest.MonkeyPatch, tables: list[list[dict[str, Any]]], *arguments: str) -> list[list[str]]:
+def _sweep(
+    monkeypatch: pytest.MonkeyPatch, tables: list[list[dict[str, Any]]], *arguments: str, changed: int = 0
+) -> list[list[str]]:
     calls: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
     monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
-    monkeypatch.setattr("subprocess.run", lambda command, check: calls.append(command[3:]))
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        calls.append(command[3:])
+        return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
+
+    monkeypatch.setattr("subprocess.run", run)
     sweep.main()
     return calls
 
@@ -86,6 +98,11 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
     ]
     assert calls[-1] == ["exp", "run", "--run-all", "--jobs", "3"]
     assert "best on validation: dvc exp run -S lr=1e-3\n" in capsys.readouterr().out
+
+
+def test_params_that_are_not_committed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"params\.yaml is not as committed"):
+        _sweep(monkeypatch, [], "lr=1e-4", changed=1)
 
 
 def test_a_run_without_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
