@@ -13,7 +13,7 @@ from typing import Any
 
 from ctscan.errors import UserError
 from ctscan.params import Classes
-from ctscan.slices import Greys, decode
+from ctscan.slices import EXTENSIONS, Greys, decode
 
 import imagehash
 import pandas as pd
@@ -22,19 +22,6 @@ from tqdm import tqdm
 
 GROUPS_FILE = "groups.csv"
 SHOWN_WARNINGS = 10
-EXTENSIONS = {
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".pgm": "PPM",
-    ".png": "PNG",
-    ".pnm": "PPM",
-    ".ppm": "PPM",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
 # How a dataset of the repository is fetched.
 _FETCH = {"data": "run `make data`", "sample": "run `dvc pull sample`"}
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctscan.errors import UserError
-from ctscan.slices import Greys, decode, resize
+from ctscan.slices import EXTENSIONS, Greys, decode, resize
 
 import numpy as np
 from PIL import Image
 
-IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 DICOM = {".dcm", ".dicom", ".ima", ""}  # scanners often give no extension
 TINTED = 0.01  # share of pixels whose channels differ by over 32 of 255, from which an image is in colour
 
@@ -88,7 +87,9 @@ def _below(folder: Path, faults: list[str]) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
             suffix = path.suffix.lower()
-            if suffix in IMAGES or (suffix in DICOM and path.name != "DICOMDIR" and (suffix or _is_dicom_file(path))):
+            if suffix in EXTENSIONS or (
+                suffix in DICOM and path.name != "DICOMDIR" and (suffix or _is_dicom_file(path))
+            ):
                 files.append(path)
     return files
 

@@ -16,6 +16,19 @@ Greys = npt.NDArray[np.uint8]
 
 # Named, so that no decoder that starts another program (EPS) or fetches anything can be reached by a file's content.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+EXTENSIONS = {  # of files in a dataset, and the format that each promises
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".pgm": "PPM",
+    ".png": "PNG",
+    ".pnm": "PPM",
+    ".ppm": "PPM",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
 MAX_PIXELS = 4096 * 4096  # 32 times the area of a 512x512 CT slice
 MAX_BYTES = 128 * 2**20  # room for MAX_PIXELS uncompressed
 
