@@ -24,6 +24,7 @@ def main() -> None:
     folder = Path("studies") / options.name
     try:
         require_run()
+        require_code(options.base)
         snapshot(Path(), folder)
         params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
         base = yaml.safe_load(_git("show", f"{options.base}:params.yaml"))
@@ -50,6 +51,16 @@ def require_run() -> None:
     status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet", "dvc.yaml"], check=False)
     if status.returncode:
         raise UserError("the last run is not of these params and this code; run `dvc repro` first")
+
+
+def require_code(base: str) -> None:
+    """Raises `UserError` unless the code that made the run is that of `base`, which the study's page will name."""
+    changed = _git("diff", "--name-only", base, "--", "src", "dvc.yaml")
+    changed += _git("ls-files", "--others", "--exclude-standard", "--", "src")
+    if changed:
+        raise UserError(
+            f"the code is not that of {base} ({', '.join(changed.split())}); commit it, or name another base"
+        )
 
 
 def _git(*arguments: str) -> str:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import record_study
 from ctscan.errors import UserError
 from ctscan.params import validate
 from ctscan.studies import BEGIN, END, block, changes, seconds, snapshot
@@ -91,6 +93,21 @@ def test_half_a_run_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dvc\.lock is missing"):
         snapshot(run, tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+def test_a_run_of_other_code_than_the_page_would_name_is_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("src").mkdir()
+    Path("src/a.py").write_text("1\n")
+    for command in ("init -q", "add src", "-c user.name=test -c user.email=test@example.org commit -qm code"):
+        subprocess.run(["git", *command.split()], check=True)
+    record_study.require_code("HEAD")
+    Path("src/b.py").write_text("2\n")
+    Path("src/a.py").write_text("3\n")
+    with pytest.raises(UserError, match=r"the code is not that of HEAD \(src/a\.py, src/b\.py\)"):
+        record_study.require_code("HEAD")
 
 
 def test_the_command_names_every_change_and_no_more() -> None:

@@ -38,7 +38,7 @@ def repeat(
 
     Args:
         finetuning: fine-tune, too, from each seed's own head.
-        scratch: a folder for each training's state; removed before and after.
+        scratch: an empty folder for each training's state; left empty.
 
     Returns:
         A record a seed: `seed`; `split_sha256` of the subsets in order; the counts `test_positive` and `test_negative`;
@@ -57,7 +57,6 @@ def repeat(
 def _once(
     material: Material, manifest: pd.DataFrame, params: Params, finetuning: bool, scratch: Path
 ) -> dict[str, Any]:
-    shutil.rmtree(scratch, ignore_errors=True)
     keras.utils.clear_session()
     train, test = rows(manifest, "train"), rows(manifest, "test")
     labels, groups = manifest["label"].to_numpy(), manifest["group"].to_numpy()
@@ -69,7 +68,8 @@ def _once(
         boundary = scratch / "boundary"
         whole, _ = finetune(head, manifest, material.paths, params, scratch / "finetune", boundary)
         scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
-    shutil.rmtree(scratch)
+    for part in scratch.iterdir():
+        shutil.rmtree(part)
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen, asked = (Inputs(material.images[at, ..., 0], sizes[at], material.features[at]) for at in (train, test))
