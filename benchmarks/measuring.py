@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctscan.dataset import EXTENSIONS, natural_key
+from ctscan.dataset import natural_key
 from ctscan.errors import UserError
 from ctscan.manifest import IMAGES, read_manifest
 from ctscan.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
 from ctscan.seeds import derive_seed
+from ctscan.slices import EXTENSIONS
 
 import yaml
 

@@ -7,7 +7,6 @@ The network has random weights and the images are noise: neither changes what a 
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,8 @@ from ctscan.training import Examples, compile_classifier
 import keras
 import numpy as np
 import tensorflow as tf
+
+SCRATCH = Path(__file__).parents[1] / ".scratch" / "profile"
 
 Work = Callable[[Any, tf.Tensor], Any]
 
@@ -125,10 +126,7 @@ def _fold(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 @contextmanager
 def _cached(trunk: keras.Model, frontier: list[keras.KerasTensor], slices: tf.Tensor) -> Iterator[Any]:
-    with (
-        tempfile.TemporaryDirectory(dir=".") as folder,
-        boundary_cache(Path(folder) / "boundary", len(slices), frontier) as cache,
-    ):
+    with boundary_cache(SCRATCH, len(slices), frontier) as cache:
         if cache is None:
             sys.exit("profile-tail: too little disk for the boundary cache")
         cache.fill(trunk, _split(slices, 32))

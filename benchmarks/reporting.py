@@ -57,21 +57,23 @@ def _ratio(column: str, ratio: Mapping[str, float]) -> str:
 
 
 def _growth_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    first = result["rows"][0]
-    rows = [["ours", "images", "ms / image", "against 1x", "peak MiB", "against 1x", *first["stages"]]]
+    stages = list(result["rows"][0]["stages"])
+    rows = [["ours", "images", "seconds", "ms / further image", "change", "peak MiB", "against 1x", *stages]]
+    before = None
     for row in result["rows"]:
+        further = row["seconds_per_further_image"]
+        cells = [f"{1000 * further:.0f}" if further else "", f"{further / before - 1:+.1%}" if before else ""]
+        before = further
+        peak = row["peak_mib"] / result["rows"][0]["peak_mib"] - 1
         rows.append(
             [
                 f"{row['factor']}x",
                 str(row["images"]),
-                f"{1000 * row['seconds_per_image']:.0f}",
-                f"{row['seconds_per_image'] / first['seconds_per_image'] - 1:+.1%}",
+                f"{row['seconds']:.0f}",
+                *cells,
                 f"{row['peak_mib']:.0f}",
-                f"{row['peak_mib'] / first['peak_mib'] - 1:+.1%}",
-                *(
-                    f"{1000 * stage['seconds_per_image']:.0f} ms, {stage['peak_mib']:.0f} MiB"
-                    for stage in row["stages"].values()
-                ),
+                f"{peak:+.1%}",
+                *(f"{stage['seconds']:.0f} s, {stage['peak_mib']:.0f} MiB" for stage in row["stages"].values()),
             ]
         )
     return rows
@@ -116,14 +118,19 @@ def _draw_comparison(axis: Any, result: Mapping[str, Any]) -> None:
 
 def _draw_growth(axis: Any, result: Mapping[str, Any]) -> None:
     rows = result["rows"]
-    factors = [row["factor"] for row in rows]
-    for name, mark, line, label in (
-        ("seconds_per_image", "o", "-", "time per image"),
-        ("peak_mib", "s", "--", "peak memory"),
-    ):
-        values = [row[name] / rows[0][name] for row in rows]
-        axis.plot(factors, values, color="black", marker=mark, linestyle=line, label=label)
-    axis.axhline(1, color="0.6", linewidth=0.8)
-    axis.set_xticks(factors, [f"{row['factor']}x\n{row['images']} images" for row in rows])
-    axis.set(ylabel="against 1x", ylim=(0, None), title=f"Growth, ours {result['settings']['precision']}")
-    axis.legend(fontsize=8)
+    images = [row["images"] for row in rows]
+    line = (rows[-1]["seconds"] - rows[0]["seconds"]) / (images[-1] - images[0])
+    axis.plot(
+        [0, images[-1]],
+        [rows[0]["seconds"] + line * (at - images[0]) for at in (0, images[-1])],
+        color="0.6", label=f"{1000 * line:.0f} ms an image, from first to last",
+    )  # fmt: skip
+    axis.plot(images, [row["seconds"] for row in rows], "ko", label="all stages")
+    for row in rows:
+        axis.annotate(f"  {row['peak_mib']:.0f} MiB", (row["images"], row["seconds"]), va="top", fontsize=8)
+    axis.set_xticks(images)
+    axis.set(
+        xlabel="images", ylabel="seconds", xlim=(0, 1.2 * images[-1]), ylim=(0, None),
+        title=f"Growth, ours {result['settings']['precision']}, with peak memory",
+    )  # fmt: skip
+    axis.legend(fontsize=8, loc="upper left")

@@ -96,7 +96,7 @@ def _comparison(options: argparse.Namespace) -> dict[str, Any]:
 
 def _growth(options: argparse.Namespace) -> dict[str, Any]:
     start, precision = machine.describe(), options.precision[0]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for factor in GROWTH:
         workspace = _workspace(options, copies=factor)
         images = sum(workspace.images.values())
@@ -106,17 +106,19 @@ def _growth(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{middle['total']:.0f} s", flush=True)
         stages = {
             stage: {
-                "seconds_per_image": statistics.median(run["stages"][stage]["seconds"] for run in runs) / images,
+                "seconds": statistics.median(run["stages"][stage]["seconds"] for run in runs),
                 "peak_mib": statistics.median(run["stages"][stage]["peak_mib"] for run in runs),
             }
             for stage in runs[0]["stages"]
         }
-        working = sum(stage["seconds_per_image"] for stage in stages.values())
+        working = sum(stage["seconds"] for stage in stages.values())
+        further = (working - rows[-1]["seconds"]) / (images - rows[-1]["images"]) if rows else None
         rows.append(
             {
                 "factor": factor,
                 "images": images,
-                "seconds_per_image": working,
+                "seconds": working,
+                "seconds_per_further_image": further,  # fixed costs fall out
                 "peak_mib": middle["peak_mib"],
                 "stages": stages,
             }
@@ -134,6 +136,7 @@ def _workspace(options: argparse.Namespace, copies: int) -> Workspace:
     }
     for phase, epochs in (("initial", options.epochs), ("finetune", options.finetune_epochs)):
         overrides[phase] = {"epochs": epochs, "patience": epochs}  # so much patience never stops early
+    overrides["finetune"]["normalization"] = "frozen"  # as plain_keras.py has it
     study = read_study(overrides)
     if Path(study["weights"]).is_file():
         study["weights"] = str(Path(study["weights"]).resolve())

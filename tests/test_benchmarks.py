@@ -54,3 +54,19 @@ def test_ratios_are_of_the_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (plain["total"], ours["total"]) == (9, 3)
     assert ratio["phase_1"] == ratio["total"] == ratio["peak_mib"] == 3
     assert ratio["auc_initial"] == 3 - 9
+
+
+def test_growth_leaves_fixed_costs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    reporting = importlib.import_module("reporting")
+    rows: list[dict[str, object]] = [
+        {"factor": 1, "images": 100, "seconds": 30.0, "seconds_per_further_image": None, "peak_mib": 1000.0},
+        {"factor": 2, "images": 200, "seconds": 50.0, "seconds_per_further_image": 0.2, "peak_mib": 1000.0},
+        {"factor": 4, "images": 400, "seconds": 94.0, "seconds_per_further_image": 0.22, "peak_mib": 1100.0},
+    ]
+    lines = reporting.table("growth", {"rows": [{**row, "stages": {}} for row in rows]}).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["1x", "100", "30", "1000", "+0.0%"],
+        ["2x", "200", "50", "200", "1000", "+0.0%"],
+        ["4x", "400", "94", "220", "+10.0%", "1100", "+10.0%"],
+    ]

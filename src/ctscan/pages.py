@@ -1,4 +1,4 @@
-"""The figures that README.md and MODEL_CARD.md show, taken from the files that hold them.
+"""The figures that README.md, MODEL_CARD.md and benchmarks/README.md show, taken from the files that hold them.
 
 A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- end -->` after it.
 """
@@ -14,9 +14,18 @@ from ctscan.metrics import HEADLINE
 from ctscan.reports import results_table
 from ctscan.spread import label, table
 
-PAGES = ("README.md", "MODEL_CARD.md")
+PAGES = ("README.md", "MODEL_CARD.md", "benchmarks/README.md")
 MODELS = ("initial", "finetuned")
 BASELINES = ("nearest_neighbour", "hog_svm")
+UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
+TIMED = {
+    "phase_1": "initial model",
+    "phase_2": "fine-tuning",
+    "total": "whole run",
+    "peak_mib": "peak memory",
+    "auc_initial": "test AUC, initial",
+    "auc_finetuned": "test AUC, fine-tuned",
+}
 MARK = re.compile(r"(?<=<!-- figures: )([^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -69,10 +78,35 @@ def random_against_blocked(root: Path) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
+def benchmark(root: Path) -> str:
+    """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
+    result = _json(root / "benchmarks/results.json")["comparison"]
+    settings = result["settings"]
+    images = sum(settings["images"].values())
+    rows = [[f"{images} slices, {settings['epochs']} + {settings['finetune_epochs']} epochs", *TIMED.values()]]
+    for way, middle in result["medians"].items():
+        rows.append([way, *(f"{middle[column]:.0f} {unit}" for column, unit in UNITS.items()), *_aucs(middle, ".3f")])
+    for way, ratio in result["ratios"].items():
+        rows.append([f"**plain / {way}**", *(f"**{ratio[column]:.2f}**" for column in UNITS), *_aucs(ratio, "+.3f")])
+    return _markdown(rows)
+
+
+def growth(root: Path) -> str:
+    """Seconds and memory of the way here on a set of images, on twice and on four times as many, as Markdown."""
+    rows = [["images", "seconds", "ms for each further image", "peak memory"]]
+    for row in _json(root / "benchmarks/results.json")["growth"]["rows"]:
+        further = row["seconds_per_further_image"]
+        cells = [f"{row['seconds']:.0f}", f"{1000 * further:.0f}" if further else "", f"{row['peak_mib']:.0f} MiB"]
+        rows.append([str(row["images"]), *cells])
+    return _markdown(rows)
+
+
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "sample-run": sample_run,
     "results": results,
     "random-against-blocked": random_against_blocked,
+    "benchmark": benchmark,
+    "growth": growth,
 }
 
 
@@ -80,6 +114,10 @@ def _runs(root: Path) -> list[tuple[str, Path]]:
     """The run at the top, which is on the sample, and those that studies/ keeps, with their titles."""
     kept = sorted(path.parents[1] for path in (root / "studies").glob("*/metrics/details.json"))
     return [("synthetic sample", root), *((f"[{path.name}](studies/{path.name})", path) for path in kept)]
+
+
+def _aucs(values: Mapping[str, float], form: str) -> list[str]:
+    return [f"{values[column]:{form}}" for column in ("auc_initial", "auc_finetuned")]
 
 
 def _json(path: Path) -> Any:
@@ -91,7 +129,8 @@ def _short(value: float) -> str:
 
 
 def _between(value: float, interval: Mapping[str, float]) -> str:
-    return f"{_short(value)} ({_short(interval['low'])}-{_short(interval['high'])})"
+    low, high = interval["low"], interval["high"]
+    return f"{_short(value)} ({'no spread' if low == high else f'{_short(low)}-{_short(high)}'})"
 
 
 def _markdown(rows: list[list[str]]) -> str:
