@@ -75,7 +75,7 @@ def boundary_cache(folder: Path, count: int, frontier: Sequence[keras.KerasTenso
         if free < cache.size + SPARE_DISK:
             print(
                 f"the boundary cache needs {(cache.size + SPARE_DISK) / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
-                "free: training through the whole network instead, which is slower and gives the same result"
+                "free: training through the whole network instead, which is slower and rounds otherwise"
             )
             yield None
         else:

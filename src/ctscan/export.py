@@ -32,7 +32,7 @@ BATCH = 16
 Predict = Callable[[np.ndarray], np.ndarray]
 
 READ = """\
-slices = np.asarray(Image.open({image!r}).convert("L").resize(({size}, {size}), Image.Resampling.BILINEAR))
+slices = np.asarray(Image.open({image!r}).convert("L").resize(({size}, {size}), Image.Resampling.BILINEAR))  # 8-bit
 """
 ONNX = f"""\
 import numpy as np, onnxruntime

@@ -8,11 +8,12 @@ from ctscan.metrics import HEADLINE
 
 def headline(report: Mapping[str, Any]) -> list[str]:
     """The study's five metrics of one model on test, each with its 95 % interval: `0.972 (0.931-1.000)`."""
-    return [
-        f"{report['test'][metric]:.3f} ({report['intervals'][metric]['low']:.3f}-"
-        f"{report['intervals'][metric]['high']:.3f})"
-        for metric in HEADLINE
-    ]
+    return [f"{report['test'][metric]:.3f} ({_interval(report['intervals'][metric])})" for metric in HEADLINE]
+
+
+def _interval(bounds: Mapping[str, float]) -> str:
+    """Resamples of a set without an error hold none either, whatever its size: that is no interval of no width."""
+    return "no spread" if bounds["low"] == bounds["high"] else f"{bounds['low']:.3f}-{bounds['high']:.3f}"
 
 
 def results_table(details: Mapping[str, Mapping[str, Any]]) -> str:
