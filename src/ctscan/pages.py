@@ -19,8 +19,8 @@ MODELS = ("initial", "finetuned")
 BASELINES = ("nearest_neighbour", "hog_svm")
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
 TIMED = {
-    "phase_1": "initial model",
-    "phase_2": "fine-tuning",
+    "phase_1": "phase 1, initial",
+    "phase_2": "phase 2, fine-tuning",
     "total": "whole run",
     "peak_mib": "peak memory",
     "auc_initial": "test AUC, initial",
