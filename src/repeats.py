@@ -12,7 +12,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,9 +74,7 @@ def run(params: Params, strategy: str | None, count: int, finetuning: bool) -> N
     paths = [folder / path for path in found["path"]]
     images = np.concatenate([batch.numpy() for batch in image_batches(paths, params.image_size)])
 
-    SCRATCH.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="repeats-", dir=SCRATCH) as scratch:  # several may run side by side
-        repeats = repeat(Material(found, paths, images, features), params, seeds, finetuning, Path(scratch))
+    repeats = repeat(Material(found, paths, images, features), params, seeds, finetuning, SCRATCH)
     result: dict[str, Any] = {
         "strategy": split.strategy,
         "settings": settings(params, json.loads(BACKBONE.read_text(encoding="utf-8")), seeds, finetuning),

@@ -3,7 +3,8 @@
 import json
 
 from ctscan.errors import UserError
-from ctscan.metrics import checked, confusion, headline, per_class
+from ctscan.metrics import HEADLINE, checked, confusion, headline, per_class
+from ctscan.reports import headline as headline_cells
 
 import numpy as np
 import pytest
@@ -92,3 +93,10 @@ def test_no_positive_call_gives_zero_and_json() -> None:
 def test_bad_input_is_named(labels: list[int], scores: list[float], message: str) -> None:
     with pytest.raises(UserError, match=f"^test, initial: .*{message}"):
         checked(labels, scores, "test, initial")
+
+
+def test_a_metric_whose_resamples_are_all_alike_shows_no_interval() -> None:
+    test = dict.fromkeys(HEADLINE, 1.0)
+    intervals = {metric: {"low": 1.0, "high": 1.0} for metric in HEADLINE}
+    shown = headline_cells({"test": test | {"f1": 0.9}, "intervals": intervals | {"f1": {"low": 0.8, "high": 0.95}}})
+    assert shown == ["1.000 (no spread)"] * 3 + ["0.900 (0.800-0.950)", "1.000 (no spread)"]

@@ -1,7 +1,7 @@
 """The evaluation protocol again with other seeds: each has a split, a head and a test of its own."""
 
 import hashlib
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ def repeat(
 
     Args:
         finetuning: fine-tune, too, from each seed's own head.
-        scratch: an empty folder for each training's state; left empty.
+        scratch: each training's state gets a folder of its own in there, so that several may run side by side.
 
     Returns:
         A record a seed: `seed`; `split_sha256` of the subsets in order; the counts `test_positive` and `test_negative`;
@@ -61,15 +61,17 @@ def _once(
     train, test = rows(manifest, "train"), rows(manifest, "test")
     labels, groups = manifest["label"].to_numpy(), manifest["group"].to_numpy()
 
+    scratch.mkdir(parents=True, exist_ok=True)
     head = build_head(material.features.shape[1], params.head, params.seed)
-    train_head(head, material.features, manifest, material.paths, params, scratch / "initial")
-    scores = {"initial": predict(head, material.features[test], f"seed {params.seed}, initial")}
-    if finetuning:
-        boundary = scratch / "boundary"
-        whole, _ = finetune(head, manifest, material.paths, params, scratch / "finetune", boundary)
-        scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
-    for part in scratch.iterdir():
-        shutil.rmtree(part)
+    with tempfile.TemporaryDirectory(prefix="repeat-", dir=scratch) as name:
+        folder = Path(name)
+        train_head(head, material.features, manifest, material.paths, params, folder / "initial")
+        scores = {"initial": predict(head, material.features[test], f"seed {params.seed}, initial")}
+        if finetuning:
+            whole, _ = finetune(
+                head, manifest, material.paths, params, folder / "finetune", boundary=folder / "boundary"
+            )
+            scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen, asked = (Inputs(material.images[at, ..., 0], sizes[at], material.features[at]) for at in (train, test))
