@@ -78,6 +78,26 @@ def random_against_blocked(root: Path) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
+def notice_and_maps(root: Path) -> str:
+    """Of each run, what the notice lets pass and catches, and what maps of random networks resemble, as Markdown."""
+    rows = [
+        ["run", "test slices that pass", "caught: far", "caught: near", "maps alike, head re-drawn", "all re-drawn"]
+    ]
+    for title, folder in _runs(root):
+        details = _json(folder / "metrics/details.json")
+        notice, levels = details["novelty"], details["saliency"]["levels"]
+        caught = (
+            ", ".join(f"{label(kind)} {_short(share)}" for kind, share in notice[far].items())
+            for far in ("far", "near")
+        )
+        alike = (
+            f"{level['spearman']:.2f} of {level['slices']}" if level["slices"] else "no map but 0"
+            for level in (levels["head"], levels["all"])
+        )
+        rows.append([title, _short(notice["test_passes"]), *caught, *alike])
+    return _markdown(rows)
+
+
 def benchmark(root: Path) -> str:
     """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
     result = _json(root / "benchmarks/results.json")["comparison"]
@@ -105,6 +125,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "sample-run": sample_run,
     "results": results,
     "random-against-blocked": random_against_blocked,
+    "notice-and-maps": notice_and_maps,
     "benchmark": benchmark,
     "growth": growth,
 }
