@@ -14,9 +14,10 @@ from ctscan.errors import UserError
 from ctscan.manifest import IMAGES, read_manifest
 from ctscan.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
 from ctscan.seeds import derive_seed
-from ctscan.slices import EXTENSIONS
+from ctscan.slices import EXTENSIONS, load_slice
 
 import yaml
+from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parent
 REPO = BENCHMARKS.parent
@@ -28,7 +29,8 @@ Run = dict[str, Any]
 class Workspace(NamedTuple):
     """A folder with params.yaml, dvc.yaml, the dataset and its split, as the stages want it.
 
-    `plain` inside it holds hard links to the same images as plain Keras wants them: {train,val,test}/<class>/<file>.
+    `plain` inside it holds the same slices as plain Keras wants them, {train,val,test}/<class>/<file>.png, resized by
+    the pipeline: Keras' own loader resizes without antialiasing, which makes another problem of it.
     """
 
     folder: Path
@@ -62,9 +64,10 @@ def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: i
 
     manifest = read_manifest(folder / "split" / "manifest.csv")
     for path, subset in zip(manifest["path"], manifest["subset"], strict=True):
-        link = folder / "plain" / subset / path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.hardlink_to(folder / IMAGES / ("test" if subset == "test" else "train") / path)
+        resized = load_slice(folder / IMAGES / ("test" if subset == "test" else "train") / path, params.image_size)
+        target = folder / "plain" / subset / f"{path}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(resized).save(target)
     counts = manifest["subset"].value_counts()
     return Workspace(folder, params, {subset: int(counts[subset]) for subset in ("train", "val", "test")})
 
@@ -103,7 +106,8 @@ def run_plain(workspace: Workspace) -> Run:
         "batch-size": params.batch_size,
         "lr": params.lr,
         "finetune-lr": params.finetune_lr,
-        "seed": derive_seed(params.seed, "backbone"),  # the same random backbone as ours starts from
+        "seed": derive_seed(params.seed, "backbone"),  # both start from the random weights that ours start from
+        "head-seed": derive_seed(params.seed, "head"),
         "json": "report.json",
     }
     arguments = [f"--{name}={value}" for name, value in options.items()]

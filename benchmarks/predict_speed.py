@@ -20,6 +20,7 @@ from ctscan.evaluated import load_evaluated
 from ctscan.images import INFERENCE_BATCH
 from ctscan.params import read_params
 from ctscan.prediction import predict
+from ctscan.reading import NOVELTY, read_evaluation
 from ctscan.slices import load_slice
 
 import numpy as np
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     params = read_params()
-    evaluated = load_evaluated(params)
+    evaluated = load_evaluated(read_evaluation(NOVELTY))
     files = list(itertools.islice(itertools.cycle(sorted(IMAGES.rglob("*.png"))), options.images))
     slices = np.stack([load_slice(path, evaluated.size) for path in files])[..., None]
 

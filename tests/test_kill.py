@@ -11,6 +11,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from ctscan.models import load_model
+
 import numpy as np
 import pytest
 import yaml
@@ -65,8 +67,8 @@ def inputs(run: Killable, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def whole(run: Killable, inputs: Path, tmp_path: Path) -> Callable[[str], dict[str, bytes]]:
-    def outs(stage: str) -> dict[str, bytes]:
+def whole(run: Killable, tmp_path: Path) -> Callable[[str, Path], dict[str, bytes]]:
+    def outs(stage: str, inputs: Path) -> dict[str, bytes]:
         folder = Path(shutil.copytree(inputs, tmp_path / "whole"))
         assert run("run", folder, stage, None) == 0, (folder / "log").read_text()
         return _outs(folder, stage)
@@ -97,7 +99,7 @@ def _killed(run: Killable, folder: Path, stage: str, moment: tuple[str, int]) ->
 
 
 def test_train_initial_killed_at_random_points_and_inside_a_checkpoint(
-    run: Killable, inputs: Path, whole: Callable[[str], dict[str, bytes]], tmp_path: Path
+    run: Killable, inputs: Path, whole: Callable[[str, Path], dict[str, bytes]], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(inputs, tmp_path / "killed"))
     _killed(run, folder, "train-initial", ("writing", 4))
@@ -113,14 +115,20 @@ def test_train_initial_killed_at_random_points_and_inside_a_checkpoint(
     assert run("run", folder, "train-initial", None) == 0
     log = (folder / "log").read_text()
     assert f"continuing after epoch {done}," in log
-    assert _outs(folder, "train-initial") == whole("train-initial")
+    assert _outs(folder, "train-initial") == whole("train-initial", inputs)
     _assert_nothing_is_kept(folder)
 
 
+@pytest.mark.parametrize("normalization", ["frozen", "trained"])
 def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
-    run: Killable, inputs: Path, whole: Callable[[str], dict[str, bytes]], tmp_path: Path
+    run: Killable, inputs: Path, whole: Callable[[str, Path], dict[str, bytes]], tmp_path: Path, normalization: str
 ) -> None:
     folder = Path(shutil.copytree(inputs, tmp_path / "killed"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["finetune"]["normalization"] = normalization
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    changed = Path(shutil.copytree(folder, tmp_path / "changed"))
+
     _killed(run, folder, "finetune", ("filling", 2))
     (partial,) = (folder / ".scratch" / "boundary").glob("frontier-0.bin")
     assert not list((folder / ".scratch" / "checkpoints").glob("*/*/last.npz"))
@@ -129,5 +137,10 @@ def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
     assert _epochs_done(folder) == 2
     _killed(run, folder, "finetune", ("writing", 2))
     assert run("run", folder, "finetune", None) == 0
-    assert _outs(folder, "finetune") == whole("finetune")
+    assert _outs(folder, "finetune") == whole("finetune", changed)
     _assert_nothing_is_kept(folder)
+
+    before = load_model(folder / "models" / "initial.keras").get_layer("normalization")
+    after = load_model(folder / "models" / "finetuned.keras").get_layer("head").get_layer("normalization")
+    moved = not np.array_equal(before.moving_mean, after.moving_mean)
+    assert moved == (normalization == "trained")

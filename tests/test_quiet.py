@@ -1,4 +1,4 @@
-"""What a person sees of TensorFlow's import: nothing but what they can act on."""
+"""What TensorFlow's and Keras' imports show, nothing but what one can act on, and what they take along."""
 
 import subprocess
 import sys
@@ -49,3 +49,16 @@ def test_what_is_said_by_a_library_that_aborts_is_seen(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_real_one_says_nothing() -> None:
     assert imported().stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["keras", "tensorflow"])
+def test_keras_takes_along_no_package_that_only_some_stages_need(first: str) -> None:
+    program = f"""if True:
+        import sys; sys.path.insert(0, {str(REPO / "src")!r}); import ctscan, {first}
+        print(sorted({{"matplotlib", "sklearn"}} & set(sys.modules)))
+        import keras, matplotlib.pyplot, sklearn.metrics
+        print(keras.Sequential.__name__, matplotlib.pyplot.figure.__name__, sklearn.metrics.roc_auc_score.__name__)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\nSequential figure roc_auc_score\n", "")

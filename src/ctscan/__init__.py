@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 # Read by TensorFlow and Keras when they are first imported, so they are set before anything of ours can do that.
@@ -25,29 +24,31 @@ for line in sys.stdin.buffer:
 """
 
 
-class _QuietTensorFlow(MetaPathFinder):
-    """Lets the first import of TensorFlow write no chatter to stderr; whatever else it writes there is passed on."""
+class _LeanImports(MetaPathFinder):
+    """Executes each of `packages`, as it is imported, inside the context that it names."""
+
+    def __init__(self, packages: dict[str, Callable[[], AbstractContextManager[None]]]) -> None:
+        self.packages = packages
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "tensorflow":
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
+        surroundings = self.packages.get(name)
+        spec = PathFinder.find_spec(name) if surroundings else None
+        if surroundings and spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_quietly(module: ModuleType) -> None:
-                with _without_chatter():
+            def execute_inside(module: ModuleType) -> None:
+                with surroundings():
                     execute(module)
 
-            spec.loader.exec_module = execute_quietly  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_inside  # type: ignore[method-assign]
         return spec
 
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
+    """Nothing of TensorFlow's chatter on stderr; whatever else is written there is passed on."""
     if sys.stderr is None:
         yield
         return
@@ -66,4 +67,17 @@ def _without_chatter() -> Iterator[None]:
             os.close(screen)
 
 
-sys.meta_path.insert(0, _QuietTensorFlow())
+@contextmanager
+def _without_extras() -> Iterator[None]:
+    """Absent, for the time being: what Keras imports where it can, for wrappers and galleries that nobody uses here."""
+    hidden = [package for package in ("matplotlib", "sklearn") if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
+
+
+# Half a second of every start is Keras' import of packages that only some stages need.
+sys.meta_path.insert(0, _LeanImports({"tensorflow": _without_chatter, "keras": _without_extras}))

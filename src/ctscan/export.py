@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--format {arguments.format} needs {', '.join(absent)}; `pip install tf2onnx onnx onnxruntime`"
         )
-    from ctscan.evaluated import MODEL, read_evaluation
+    from ctscan.reading import MODEL, read_evaluation
 
     output: Path = arguments.output or MODEL.with_suffix(form.suffix)
     reading = read_evaluation()

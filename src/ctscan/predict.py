@@ -12,6 +12,7 @@ import gc
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, TextIO
 from ctscan.errors import UserError, writing
 from ctscan.incoming import find
 from ctscan.params import Params, read_params
+from ctscan.reading import LOCK, NOVELTY, Reading, read_evaluation
 
 from tqdm import tqdm
 
@@ -28,7 +30,10 @@ GROUPS_FILE = "groups.csv"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="PNG, JPEG, TIFF, BMP or DICOM files, folders (with all below), globs"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="images (PNG, JPEG, TIFF, BMP ...) or DICOM files, folders (with all below), globs",
     )
     parser.add_argument(
         "--point",
@@ -61,20 +66,21 @@ def run(arguments: argparse.Namespace) -> int:
     if not files:
         return 1
 
-    with _without_collecting():
-        from ctscan.determinism import make_deterministic  # TensorFlow takes seconds: a mistyped PATH is told before
+    # TensorFlow takes seconds: a mistyped PATH is told before it loads, and the model's hash is taken while it does.
+    with _without_collecting(), ThreadPoolExecutor(1) as beside:
+        tracked = beside.submit(read_evaluation, NOVELTY)
+        from ctscan.determinism import make_deterministic
         from ctscan.evaluated import load_evaluated
         from ctscan.prediction import BATCH, predict
 
+        found_by_evaluate = tracked.result()
+        _check(found_by_evaluate, params, arguments.point)
         make_deterministic()
-        evaluated = load_evaluated(params, traced=len(files) > BATCH)
-    thresholds = evaluated.reading.thresholds
-    if arguments.point not in thresholds:
-        raise UserError(f"--point {arguments.point}: it needs one of {', '.join(thresholds)}")
+        evaluated = load_evaluated(found_by_evaluate, traced=len(files) > BATCH)
     reading: dict[str, Any] = {
         "positive": params.classes.positive,
         "point": arguments.point,
-        "threshold": thresholds[arguments.point],
+        "threshold": evaluated.reading.thresholds[arguments.point],
         "temperature": evaluated.reading.temperature,
         "model_md5": evaluated.reading.md5,
     }
@@ -107,6 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
         for table in filter(None, tables):
             print(table["text"], file=screen)
     return 1 if faults else 0
+
+
+def _check(reading: Reading, params: Params, point: str) -> None:
+    """Raises `UserError` unless `reading` is of the classes of params.yaml, and has the operating point."""
+    if reading.classes != params.classes:
+        raise UserError(f"params.yaml: classes are not those that evaluate read ({LOCK}); run `dvc repro`")
+    if point not in reading.thresholds:
+        raise UserError(f"--point {point}: it needs one of {', '.join(reading.thresholds)}")
 
 
 @contextmanager
