@@ -136,7 +136,7 @@ def _workspace(options: argparse.Namespace, copies: int) -> Workspace:
     }
     for phase, epochs in (("initial", options.epochs), ("finetune", options.finetune_epochs)):
         overrides[phase] = {"epochs": epochs, "patience": epochs}  # so much patience never stops early
-    overrides["finetune"]["normalization"] = "frozen"  # as plain_keras.py has it
+    overrides["finetune"] |= {"schedule": "constant", "normalization": "frozen"}  # as plain_keras.py has it
     study = read_study(overrides)
     if Path(study["weights"]).is_file():
         study["weights"] = str(Path(study["weights"]).resolve())

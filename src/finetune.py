@@ -23,7 +23,7 @@ def recipe(params: Params) -> None:
         whole, history = finetune(head, manifest, image_paths(manifest), params, folder, SCRATCH / "boundary")
         with publish(Path("models/finetuned.keras")) as path:
             save_model(whole, path)
-            publish_history("finetune", history, params.finetune_lr)
+            publish_history("finetune", history)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def recipe(params: Params) -> None:
         history = train_head(head, features, manifest, image_paths(manifest), params, folder)
         with publish(Path("models/initial.keras")) as path:
             save_model(head, path)
-            publish_history("initial", history, params.lr)
+            publish_history("initial", history)
 
 
 if __name__ == "__main__":

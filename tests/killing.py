@@ -44,13 +44,15 @@ def _die() -> None:
 
 
 def _die_at_step(step: int) -> None:
-    """In the training step of that number, counted from the beginning of the phase."""
+    """In the training step of that number, counted from the beginning of the phase, or at the end of its epoch where
+    one goes by without a stop."""
 
     def counted(self: Any, batch: int, logs: Any = None) -> None:
-        self.progress.update()
-        if self.progress.n == step:
+        shown(self, batch, logs)
+        if self.progress.n >= step:
             _die()
 
+    shown = training._Epochs.on_train_batch_end
     training._Epochs.on_train_batch_end = counted  # type: ignore[method-assign]
 
 

@@ -1,6 +1,7 @@
 """SIGKILL at any moment of a training stage: run again, it ends in the same bytes."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -119,13 +120,18 @@ def test_train_initial_killed_at_random_points_and_inside_a_checkpoint(
     _assert_nothing_is_kept(folder)
 
 
-@pytest.mark.parametrize("normalization", ["frozen", "trained"])
+@pytest.mark.parametrize(("normalization", "schedule"), [("frozen", "constant"), ("trained", "cosine")])
 def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
-    run: Killable, inputs: Path, whole: Callable[[str, Path], dict[str, bytes]], tmp_path: Path, normalization: str
+    run: Killable,
+    inputs: Path,
+    whole: Callable[[str, Path], dict[str, bytes]],
+    tmp_path: Path,
+    normalization: str,
+    schedule: str,
 ) -> None:
     folder = Path(shutil.copytree(inputs, tmp_path / "killed"))
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["finetune"]["normalization"] = normalization
+    params["finetune"] |= {"normalization": normalization, "schedule": schedule}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     changed = Path(shutil.copytree(folder, tmp_path / "changed"))
 
@@ -144,3 +150,6 @@ def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
     after = load_model(folder / "models" / "finetuned.keras").get_layer("head").get_layer("normalization")
     moved = not np.array_equal(before.moving_mean, after.moving_mean)
     assert moved == (normalization == "trained")
+    rates = [float(line.split()[1]) for line in (folder / "plots/finetune/train/lr.tsv").read_text().splitlines()[1:]]
+    share = [(1 + math.cos(math.pi * epoch / EPOCHS)) / 2 if schedule == "cosine" else 1 for epoch in range(EPOCHS)]
+    assert rates == pytest.approx([params["finetune_lr"] * part for part in share])

@@ -9,6 +9,7 @@ from typing import Any
 from ctscan import training
 from ctscan.errors import UserError
 from ctscan.heads import build_head
+from ctscan.optimizer import FusedRMSprop
 from ctscan.params import Head, Training
 from ctscan.training import Examples, best_epoch, compile_classifier, train
 
@@ -28,10 +29,12 @@ def _examples(seed: int) -> Examples:
     return Examples(np.arange(COUNT), labels, lambda positions: tf.gather(features, positions))
 
 
-def _run(checkpoint: Path, epochs: int = 6, patience: int = 100, lr: float = 0.01) -> tuple[keras.Model, list]:
+def _run(
+    checkpoint: Path, epochs: int = 6, patience: int = 100, lr: float = 0.01, steps_per_execution: int = 1
+) -> tuple[keras.Model, list]:
     head = build_head(6, HEAD, seed=1)
     model = keras.Model(head.inputs, head(head.inputs[0]))
-    compile_classifier(model, lr)
+    compile_classifier(model, lr, steps_per_execution)
     settings = Training(epochs=epochs, patience=patience)
     history = train(model, _examples(0), _examples(1), settings, BATCH, seed=2, checkpoint=checkpoint)
     assert all(record["time"] > 0 and record["val_time"] > 0 for record in history)
@@ -179,3 +182,24 @@ def test_resuming_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str
     _run(tmp_path, epochs=2)
     _run(tmp_path, epochs=3)
     assert "continuing after epoch 2" in capsys.readouterr().out
+
+
+def test_the_fused_optimiser_is_keras_own_rmsprop() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(40, 30)).astype("float32")
+    gradients = [(10.0 ** rng.integers(-6, 2)) * rng.normal(size=start.shape).astype("float32") for _ in range(30)]
+    ends = []
+    for optimizer in (FusedRMSprop(1e-2), keras.optimizers.RMSprop(1e-2)):
+        weights = keras.Variable(start)
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient)], [weights])
+        ends.append(np.asarray(weights))
+    assert np.abs(ends[1] - start).max() > 0.1
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-5, atol=1e-6)
+
+
+def test_steps_without_a_stop_between_them_train_the_same(tmp_path: Path) -> None:
+    model, history = _run(tmp_path / "step by step")
+    together, same = _run(tmp_path / "by epochs", steps_per_execution=-(-COUNT // BATCH))
+    assert same == history
+    assert _bits(together) == _bits(model)

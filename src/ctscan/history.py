@@ -10,7 +10,7 @@ from ctscan.training import Record, best_epoch
 from dvclive import Live
 
 
-def publish_history(phase: str, history: list[Record], learning_rate: float) -> None:
+def publish_history(phase: str, history: list[Record]) -> None:
     """Write `metrics/<phase>.json` (the best epoch) and `plots/<phase>/{train,val,best}/<metric>.tsv` (all epochs).
 
     Seconds an epoch go to `metrics/timing/<phase>`, which is no out: they are never the same twice.
@@ -26,7 +26,6 @@ def publish_history(phase: str, history: list[Record], learning_rate: float) -> 
                     live.log_metric(f"{subset}/{metric}", value)
                     if epoch == best and subset == "val" and metric != "time":
                         live.log_metric(f"best/{metric}", value)
-                live.log_metric("train/lr", learning_rate)
         curves = live_folder / "plots" / "metrics"
         for subset in ("train", "val"):
             with publish(Path("metrics/timing") / phase / f"{subset}.tsv") as path:

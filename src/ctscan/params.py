@@ -71,6 +71,7 @@ class Training(Section):
 
 
 class Finetune(Training):
+    schedule: Literal["constant", "cosine"]
     normalization: Literal["frozen", "trained"]
 
 

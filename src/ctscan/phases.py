@@ -1,5 +1,6 @@
 """The study's two phases of training: the head on the frozen backbone, then the last layers with it."""
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -42,12 +43,13 @@ def train_head(
         freeze(backbone.get_layer("base"), depth=0)
         whole = keras.Model(backbone.input, classify(backbone.output, head))
         classifier = augmented(whole, params.augment, params.seed)
-        fetch = slice_reader(paths, size=backbone.input_shape[1])
+        fetch, together = slice_reader(paths, size=backbone.input_shape[1]), 1
     else:
         classifier = keras.Model(head.inputs, head(head.inputs[0]))
         pooled = tf.constant(features)
         fetch = lambda positions: tf.gather(pooled, positions)  # noqa: E731
-    compile_classifier(classifier, params.lr)
+        together = math.ceil(len(rows(manifest, "train")) / params.batch_size)  # an epoch takes half a second
+    compile_classifier(classifier, params.lr, together)
     return train(
         classifier,
         examples(manifest, "train", fetch),
@@ -99,7 +101,7 @@ def finetune(
             preprocessed = backbone.get_layer("preprocessing").output
             cache.fill(keras.Model(backbone.input, trunk(preprocessed)), image_batches(files, size))
             classifier, fetch = keras.Model(frontier, classify(base.output, head), name="tail"), cache.rows
-        compile_classifier(classifier, params.finetune_lr)
+        compile_classifier(classifier, _finetune_rate(params, len(rows(manifest, "train"))))
         history = train(
             classifier,
             examples(seen, "train", fetch),
@@ -110,3 +112,10 @@ def finetune(
             checkpoint=checkpoint,
         )
     return whole, history
+
+
+def _finetune_rate(params: Params, images: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    if params.finetune.schedule == "constant":
+        return params.finetune_lr
+    steps = params.finetune.epochs * math.ceil(images / params.batch_size)
+    return keras.optimizers.schedules.CosineDecay(params.finetune_lr, steps)
