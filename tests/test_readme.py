@@ -71,7 +71,7 @@ QUICK = {
     "image_size": 32,
     "unfreeze_depth": 20,
     "initial": {"epochs": 2, "patience": 2},
-    "finetune": {"epochs": 1, "patience": 1, "normalization": "frozen"},
+    "finetune": {"epochs": 1, "patience": 1, "schedule": "constant", "normalization": "frozen"},
     "evaluate": {"threshold": 0.5, "bootstrap": 100, "bins": 5},
 }
 
