@@ -22,7 +22,7 @@ SMALL = {
     "image_size": 48,
     "unfreeze_depth": 30,
     "initial": {"epochs": 4, "patience": 4},
-    "finetune": {"epochs": 1, "patience": 1, "normalization": "frozen"},
+    "finetune": {"epochs": 1, "patience": 1, "schedule": "constant", "normalization": "frozen"},
 }
 STAGES = ["prepare-split", "extract-features", "train-initial", "finetune", "evaluate"]
 
