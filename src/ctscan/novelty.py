@@ -2,7 +2,8 @@
 
 Two distances, because each misses what the other sees: the nearest neighbour among training images in the fine-tuned
 network's pooled features, brought to length 1 (Sun et al. 2022), and Mahalanobis' on six statistics of the greys. Each
-is divided by its 95 % quantile on validation, and so is the larger of the two: above 1 is unlike.
+is divided by its 95 % quantile on validation. The larger of the two is divided by what validation says, with 95 %
+confidence, that 95 % of all such slices stay below: above 1 is unlike.
 
 It tells what is no chest CT slice. A chest CT of another hospital, window or orientation may pass: `near` in
 metrics/details.json says how often that happens.
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-LEVEL = 0.95  # of the validation images pass
+LEVEL = 0.95  # of slices like the training images pass
+CONFIDENCE = 0.95  # that they do, over draws of the validation images
 REFERENCES = 512  # training images that are kept to compare with
 DRAWN = 32  # pictures of each kind that the notice is tried on
 BATCH = 32  # as `images.INFERENCE_BATCH`
@@ -36,7 +38,7 @@ class Novelty(NamedTuple):
     references: Features  # (r, d) features of training images, of length 1
     centre: Features  # (6,) mean of the statistics of the training images
     precision: Features  # (6, 6) inverse covariance of those
-    scales: Features  # (3,) 95 % quantiles on validation of both distances and of the larger of the two
+    scales: Features  # (3,) of both distances and of the larger of the two
 
     def score(self, slices: Images, features: npt.ArrayLike) -> Features:
         """(n,), above 1 where unlike the training images; of slices (n, s, s) and their features (n, d)."""
@@ -93,7 +95,7 @@ def fit(train: Images, train_features: Features, val: Images, val_features: Feat
     # A network whose features are all alike has distances of 0, which nothing can be divided by.
     scales = [max(float(np.quantile(distance, LEVEL)), float(np.finfo(np.float32).tiny)) for distance in distances]
     larger = (np.column_stack(distances) / scales).max(axis=1)
-    return unscaled._replace(scales=np.array([*scales, np.quantile(larger, LEVEL)]))
+    return unscaled._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
 
 
 def validate(notice: Novelty, model: keras.Model, test: Images, test_features: Features, seed: int) -> dict[str, Any]:
@@ -118,6 +120,14 @@ def _distances(notice: Novelty, slices: Images, features: Features) -> tuple[Fea
     nearest = cdist(_unit(features), notice.references).min(axis=1)
     deviation = _statistics(slices) - notice.centre
     return nearest, np.sqrt(np.einsum("ni,ij,nj->n", deviation, notice.precision, deviation))
+
+
+def _tolerance_limit(distances: Features) -> float:
+    """What `LEVEL` of all such distances stay below, with `CONFIDENCE`; of fewer than 59, the largest (Wilks 1941)."""
+    from scipy.stats import binom  # takes half a second, which a prediction need not wait for
+
+    rank = int(binom.ppf(CONFIDENCE, len(distances), LEVEL))
+    return float(np.sort(distances)[min(rank, len(distances) - 1)])
 
 
 def _unit(features: Features) -> Features:
