@@ -57,7 +57,7 @@ class GradCam:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(inputs)
                 maps, features = tapped(inputs, training=False)
-                logit = hidden(pooling(features), training=False) @ last.kernel + last.bias
+                logit = tf.cast(hidden(pooling(features), training=False), tf.float32) @ last.kernel + last.bias
             weights = tf.reduce_mean(tf.cast(tape.gradient(logit, maps), tf.float32), (1, 2))
             return logit, tf.einsum("nhwd,nd->nhw", tf.cast(maps, tf.float32), weights)
 
