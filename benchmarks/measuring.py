@@ -106,7 +106,7 @@ def run_plain(workspace: Workspace) -> Run:
         "batch-size": params.batch_size,
         "lr": params.lr,
         "finetune-lr": params.finetune_lr,
-        "seed": derive_seed(params.seed, "backbone"),  # both start from the random weights that ours start from
+        "seed": derive_seed(params.seed, "backbone"),  # backbone and head start from the weights that ours start from
         "head-seed": derive_seed(params.seed, "head"),
         "json": "report.json",
     }

@@ -39,11 +39,7 @@ def main() -> None:
     x = family.preprocess_input(inputs)
     x = base(x, training=False)
     x = layers.GlobalAveragePooling2D()(x)
-    keras.utils.set_random_seed(options.head_seed)
-    x = layers.Dense(1024, activation="relu", kernel_regularizer=keras.regularizers.l2(0.01))(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.Dropout(0.5, seed=options.seed)(x)
-    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
+    model = keras.Model(inputs, head(x, options.head_seed))
 
     train = load(options, "train", shuffle=True)
     val = load(options, "val")
@@ -102,6 +98,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--head-seed", type=int, default=7, help="of the head")
     parser.add_argument("--json", type=Path, help="also write the times there")
     return parser.parse_args()
+
+
+def head(x: Any, seed: int) -> Any:
+    keras.utils.set_random_seed(seed)
+    x = layers.Dense(1024, activation="relu", kernel_regularizer=keras.regularizers.l2(0.01))(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.5, seed=seed)(x)  # without a seed of its own it would draw one, and so change what comes after
+    return layers.Dense(1, activation="sigmoid")(x)
 
 
 def load(options: argparse.Namespace, part: str, shuffle: bool = False) -> Any:

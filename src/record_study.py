@@ -31,7 +31,7 @@ def main() -> None:
         settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
         machine = environment()
         about = {
-            "revision": _git("log", "-1", "--format=%h", options.base, "--", "src").strip(),
+            "revision": _git("log", "-1", "--format=%h", options.base, "--", "src", "dvc.yaml", "params.yaml").strip(),
             "command": f"dvc exp run -n {options.name} {settings}",
             "time": seconds(Path("metrics/timing")),
             "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",

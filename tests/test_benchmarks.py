@@ -4,6 +4,12 @@ import importlib
 import json
 from pathlib import Path
 
+from ctscan.heads import build_head
+from ctscan.params import Head
+from ctscan.seeds import derive_seed
+
+import keras
+import numpy as np
 import pytest
 from conftest import REPO
 from drawing import draw_dataset
@@ -40,6 +46,16 @@ def test_both_ways_run_and_their_figures_agree(
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in (tmp_path / "results.json").read_text()
     assert not (tmp_path / "scratch").exists()
+
+
+def test_both_ways_start_from_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    plain = importlib.import_module("plain_keras")
+    features = keras.Input((6,))
+    theirs = keras.Model(features, plain.head(features, derive_seed(7, "head")))
+    ours = build_head(6, Head(units=1024, l2=0.01, dropout=0.5), seed=7)
+    for first, second in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+        assert np.array_equal(first, second)
 
 
 def test_ratios_are_of_the_medians(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import record_study
 from ctscan.errors import UserError
+from ctscan.params import validate
 from ctscan.studies import BEGIN, END, block, changes, seconds, snapshot
 
 import pytest
@@ -31,6 +32,10 @@ def _about(page: str) -> dict[str, str]:
     return {"revision": revision[1], "command": command[0], **found}
 
 
+def _settings(command: str) -> dict[str, str]:
+    return dict(re.findall(r"-S (\S+?)=(\S+)", command))
+
+
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
 def test_a_studys_page_is_what_its_files_say(folder: Path) -> None:
     page = (folder / "README.md").read_text(encoding="utf-8")
@@ -41,13 +46,34 @@ def test_a_studys_page_is_what_its_files_say(folder: Path) -> None:
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
 def test_a_studys_command_is_that_of_its_params(folder: Path) -> None:
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    settings = re.findall(r"-S (\S+?)=(\S+)", _about((folder / "README.md").read_text(encoding="utf-8"))["command"])
+    validate(_filled(params, yaml.safe_load((REPO / "params.yaml").read_text(encoding="utf-8"))))
+    settings = _settings(_about((folder / "README.md").read_text(encoding="utf-8"))["command"])
     assert settings
-    for key, value in settings:
+    for key, value in settings.items():
         place = params
         for name in key.split("."):
             place = place[name]
         assert str(place) == value
+
+
+def _filled(params: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """`params`, with the keys that only `later` ones have."""
+    return later | {
+        key: _filled(value, later[key]) if isinstance(value, dict) else value for key, value in params.items()
+    }
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
+def test_a_studys_command_makes_its_params_of_those_of_its_revision(folder: Path) -> None:
+    about = _about((folder / "README.md").read_text(encoding="utf-8"))
+    shown = subprocess.run(
+        ["git", "show", f"{about['revision']}:params.yaml"], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    if shown.returncode:
+        pytest.skip(f"this clone lacks revision {about['revision']}")
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    varied = changes(params, yaml.safe_load(shown.stdout))
+    assert varied == {key: yaml.safe_load(value) for key, value in _settings(about["command"]).items()}
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)

@@ -1,6 +1,5 @@
 """The study's two phases of training: the head on the frozen backbone, then the last layers with it."""
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -43,16 +42,18 @@ def train_head(
         freeze(backbone.get_layer("base"), depth=0)
         whole = keras.Model(backbone.input, classify(backbone.output, head))
         classifier = augmented(whole, params.augment, params.seed)
-        fetch, together = slice_reader(paths, size=backbone.input_shape[1]), 1
+        fetch = slice_reader(paths, size=backbone.input_shape[1])
     else:
         classifier = keras.Model(head.inputs, head(head.inputs[0]))
         pooled = tf.constant(features)
         fetch = lambda positions: tf.gather(pooled, positions)  # noqa: E731
-        together = math.ceil(len(rows(manifest, "train")) / params.batch_size)  # an epoch takes half a second
+    training = examples(manifest, "train", fetch)
+    # On features an epoch takes half a second, on images a minute, in which a person looks for progress.
+    together = 1 if params.augment.enabled else training.steps(params.batch_size)
     compile_classifier(classifier, params.lr, together)
     return train(
         classifier,
-        examples(manifest, "train", fetch),
+        training,
         examples(manifest, "val", fetch),
         settings=params.initial,
         batch_size=params.batch_size,
@@ -101,10 +102,11 @@ def finetune(
             preprocessed = backbone.get_layer("preprocessing").output
             cache.fill(keras.Model(backbone.input, trunk(preprocessed)), image_batches(files, size))
             classifier, fetch = keras.Model(frontier, classify(base.output, head), name="tail"), cache.rows
-        compile_classifier(classifier, _finetune_rate(params, len(rows(manifest, "train"))))
+        training = examples(seen, "train", fetch)
+        compile_classifier(classifier, _finetune_rate(params, training.steps(params.batch_size)))
         history = train(
             classifier,
-            examples(seen, "train", fetch),
+            training,
             examples(seen, "val", fetch),
             settings=params.finetune,
             batch_size=params.batch_size,
@@ -114,8 +116,8 @@ def finetune(
     return whole, history
 
 
-def _finetune_rate(params: Params, images: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def _finetune_rate(params: Params, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Of a phase whose epochs have so many `steps`."""
     if params.finetune.schedule == "constant":
         return params.finetune_lr
-    steps = params.finetune.epochs * math.ceil(images / params.batch_size)
-    return keras.optimizers.schedules.CosineDecay(params.finetune_lr, steps)
+    return keras.optimizers.schedules.CosineDecay(params.finetune_lr, params.finetune.epochs * steps)

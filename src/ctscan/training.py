@@ -56,6 +56,10 @@ class Examples:
         self.labels = labels.astype("float32")
         self.fetch = fetch
 
+    def steps(self, batch_size: int) -> int:
+        """Batches of one pass."""
+        return math.ceil(len(self.labels) / batch_size)
+
     def ordered(self, batch_size: int) -> tf.data.Dataset:
         """One pass, in order."""
         return self._batches(np.arange(len(self.labels))[None], batch_size)
@@ -71,7 +75,7 @@ class Examples:
             lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         )
         # Keras warns of data that run out where it must find out their number by itself.
-        count = len(orders) * math.ceil(orders.shape[1] / batch_size)
+        count = len(orders) * self.steps(batch_size)
         return (
             batches.apply(tf.data.experimental.assert_cardinality(count))
             .map(
@@ -121,7 +125,7 @@ def train(
     if start:
         print(f"continuing after epoch {start}, from {checkpoint}")
     if start < settings.epochs and not _finished(history, settings.patience):
-        steps = math.ceil(len(training.labels) / batch_size)
+        steps = training.steps(batch_size)
         model.fit(
             training.shuffled(batch_size, seed, range(start, settings.epochs)),
             validation_data=validation.ordered(batch_size),
