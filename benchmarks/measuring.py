@@ -13,7 +13,8 @@ from ctscan.dataset import natural_key
 from ctscan.errors import UserError
 from ctscan.manifest import IMAGES, read_manifest
 from ctscan.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
-from ctscan.seeds import derive_seed
+from ctscan.records import write_json
+from ctscan.seeds import derive_seed, generator
 from ctscan.slices import EXTENSIONS, load_slice
 
 import yaml
@@ -96,6 +97,7 @@ def _write_params(folder: Path, values: dict[str, Any]) -> Params:
 def run_plain(workspace: Workspace) -> Run:
     """Plain Keras, float32, on the images of `workspace`: what `_record` returns."""
     params, folder = workspace.params, workspace.folder / "plain"
+    write_json(folder / "draws.json", draws(workspace))
     options = {
         "epochs": params.initial.epochs,
         "finetune-epochs": params.finetune.epochs,
@@ -108,14 +110,30 @@ def run_plain(workspace: Workspace) -> Run:
         "finetune-lr": params.finetune_lr,
         "seed": derive_seed(params.seed, "backbone"),  # backbone and head start from the weights that ours start from
         "head-seed": derive_seed(params.seed, "head"),
+        "draws": "draws.json",
         "json": "report.json",
     }
-    arguments = [f"--{name}={value}" for name, value in options.items()]
+    classes = ["--classes", params.classes.negative, params.classes.positive]
+    arguments = [*(f"--{name}={value}" for name, value in options.items()), *classes]
     wall, peak = _run_child("plain", [str(BENCHMARKS / "plain_keras.py"), ".", *arguments], folder)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if report["images"] != workspace.images:
         raise UserError(f"plain Keras saw {report['images']} images, the pipeline has {workspace.images}; report this")
     return _record(report["seconds"], wall, peak, report["auc"])
+
+
+def draws(workspace: Workspace) -> dict[str, Any]:
+    """What each epoch of ours draws, for plain_keras.py: `orders` of the training files, and `dropout`'s seeds."""
+    params = workspace.params
+    manifest = read_manifest(workspace.folder / "split" / "manifest.csv")
+    names = [f"{path}.png" for path in manifest["path"][manifest["subset"] == "train"]]
+    epochs = range(max(params.initial.epochs, params.finetune.epochs))
+    return {
+        "orders": [
+            [names[at] for at in generator(params.seed, "shuffle", epoch).permutation(len(names))] for epoch in epochs
+        ],
+        "dropout": [derive_seed(params.seed, "epoch", epoch, 0) for epoch in epochs],
+    }
 
 
 def run_ours(workspace: Workspace, precision: str) -> Run:

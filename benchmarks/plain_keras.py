@@ -3,8 +3,9 @@
     python benchmarks/plain_keras.py FOLDER --json times.json
 
 FOLDER holds train/, val/ and test/, each with a folder a class. Nothing of this repository is imported: what a notebook
-does is what is timed. Three things differ from a notebook, so that both ways train the same thing: training never stops
-early, BatchNormalization stays frozen in fine-tuning, and the head is drawn from a seed of its own.
+does is what is timed. Some things differ from a notebook, so that both ways train the same thing: training never stops
+early, BatchNormalization stays frozen in fine-tuning, the head is drawn from a seed of its own, and with --draws each
+epoch takes the training images in a given order and draws its dropout from a given seed.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import resource
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import tensorflow as tf
 from keras import layers
 from sklearn.metrics import roc_auc_score
 
@@ -45,9 +48,10 @@ def main() -> None:
     val = load(options, "val")
     test = load(options, "test")
     truth = [Path(path).parent.name == test.class_names[1] for path in test.file_paths]
+    draws = json.loads(options.draws.read_text(encoding="utf-8")) if options.draws else None
 
     compile_model(model, options.lr)
-    model.fit(train, validation_data=val, epochs=options.epochs, callbacks=callbacks("initial", options.epochs))
+    fit(model, train, val, options.epochs, "initial", draws)
     seconds["phase_1"], clock = lap(clock)
     auc_initial = roc_auc_score(truth, model.predict(test)[:, 0])
     evaluation, clock = lap(clock)
@@ -59,12 +63,7 @@ def main() -> None:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
     compile_model(model, options.finetune_lr)
-    model.fit(
-        train,
-        validation_data=val,
-        epochs=options.finetune_epochs,
-        callbacks=callbacks("finetuned", options.finetune_epochs),
-    )
+    fit(model, train, val, options.finetune_epochs, "finetuned", draws)
     seconds["phase_2"], clock = lap(clock)
     auc_finetuned = roc_auc_score(truth, model.predict(test)[:, 0])
     seconds["evaluation"] = evaluation + lap(clock)[0]
@@ -96,6 +95,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--finetune-lr", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=7, help="of the backbone and of the order of images")
     parser.add_argument("--head-seed", type=int, default=7, help="of the head")
+    parser.add_argument("--classes", nargs=2, metavar="NAME", help="labelled 0 and 1; default: as the folders sort")
+    parser.add_argument(
+        "--draws", type=Path, help="JSON: `orders`, the training files of each epoch, and `dropout`, its seeds"
+    )
     parser.add_argument("--json", type=Path, help="also write the times there")
     return parser.parse_args()
 
@@ -104,7 +107,9 @@ def head(x: Any, seed: int) -> Any:
     keras.utils.set_random_seed(seed)
     x = layers.Dense(1024, activation="relu", kernel_regularizer=keras.regularizers.l2(0.01))(x)
     x = layers.BatchNormalization()(x)
-    x = layers.Dropout(0.5, seed=seed)(x)  # without a seed of its own it would draw one, and so change what comes after
+    x = layers.Dropout(0.5, seed=seed, name="dropout")(
+        x
+    )  # without a seed of its own it would draw one, and so change what comes after
     return layers.Dense(1, activation="sigmoid")(x)
 
 
@@ -112,6 +117,7 @@ def load(options: argparse.Namespace, part: str, shuffle: bool = False) -> Any:
     return keras.utils.image_dataset_from_directory(
         options.folder / part,
         label_mode="binary",
+        class_names=options.classes,
         image_size=(options.image_size, options.image_size),
         batch_size=options.batch_size,
         shuffle=shuffle,
@@ -127,12 +133,36 @@ def compile_model(model: keras.Model, learning_rate: float) -> None:
     )
 
 
-def callbacks(name: str, epochs: int) -> list[keras.callbacks.Callback]:
-    return [
+def fit(model: keras.Model, train: Any, val: Any, epochs: int, name: str, draws: dict[str, Any] | None) -> None:
+    callbacks = [
         # So much patience never stops early; it leaves the restoring of the best weights.
         keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True),
         keras.callbacks.ModelCheckpoint(f"{name}.keras", save_best_only=True),
     ]
+    steps = None
+    if draws is not None:
+        source = model.get_layer("dropout").seed_generator
+        reseed = lambda epoch, logs: source.state.assign([draws["dropout"][epoch], 0])  # noqa: E731
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=reseed))
+        steps = len(train)
+        train = in_order(train, draws["orders"][:epochs])
+    model.fit(train, validation_data=val, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks)
+
+
+def in_order(loader: Any, orders: list[list[str]]) -> Any:
+    """The images of `loader`, read as it reads them, in an order for each epoch of `class/file` names."""
+    paths = {"/".join(Path(path).parts[-2:]): path for path in loader.file_paths}
+    batch_size = next(iter(loader))[0].shape[0]
+
+    def read(path: Any, label: Any) -> tuple[Any, Any]:
+        return tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=3), "float32"), label
+
+    epochs = []
+    for order in orders:
+        labels = [[float(loader.class_names.index(name.split("/")[0]))] for name in order]
+        files = tf.data.Dataset.from_tensor_slices(([paths[name] for name in order], labels))
+        epochs.append(files.map(read, tf.data.AUTOTUNE).batch(batch_size))
+    return reduce(tf.data.Dataset.concatenate, epochs).prefetch(tf.data.AUTOTUNE)
 
 
 def lap(since: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ctscan.heads import build_head
 from ctscan.params import Head
@@ -14,6 +15,8 @@ import pytest
 from conftest import REPO
 from drawing import draw_dataset
 
+HEAD = Head(units=1024, l2=0.01, dropout=0.5)
+
 
 @pytest.mark.slow
 def test_both_ways_run_and_their_figures_agree(
@@ -22,8 +25,15 @@ def test_both_ways_run_and_their_figures_agree(
     monkeypatch.syspath_prepend(REPO / "benchmarks")
     bench = importlib.import_module("run")
     monkeypatch.setattr(bench, "SCRATCH", tmp_path / "scratch")
-    dataset = draw_dataset(tmp_path / "drawn", images=14)
-    tiny = "--images 12 --epochs 1 --finetune-epochs 1 --backbone MobileNetV2 --image-size 64 --precision float32"
+    dataset, run_ours, kept = draw_dataset(tmp_path / "drawn", images=14), bench.run_ours, tmp_path / "kept"
+
+    def run_and_keep(workspace: Any, precision: str) -> Any:
+        run = run_ours(workspace, precision)
+        workspace.folder.rename(kept)
+        return run
+
+    monkeypatch.setattr(bench, "run_ours", run_and_keep)
+    tiny = "--images 12 --epochs 2 --finetune-epochs 2 --backbone MobileNetV2 --image-size 64 --precision float32"
     bench.main([*tiny.split(), "--weights", "random", "--dataset", str(dataset), "--output", str(tmp_path)])
 
     result = json.loads((tmp_path / "results.json").read_text())["comparison"]
@@ -47,13 +57,29 @@ def test_both_ways_run_and_their_figures_agree(
     assert str(tmp_path) not in (tmp_path / "results.json").read_text()
     assert not (tmp_path / "scratch").exists()
 
+    # Both draw the same orders and the same dropout, so they train the same weights but for rounding.
+    start = build_head(1280, HEAD, seed=7).get_weights()
+    for phase in ("initial", "finetuned"):
+        trained = _head(kept / "models" / f"{phase}.keras")
+        theirs = _head(kept / "plain" / f"{phase}.keras")
+        for kernel in (0, -2):
+            apart = np.linalg.norm(trained[kernel] - theirs[kernel])
+            assert apart < 0.01 * np.linalg.norm(trained[kernel] - start[kernel])
+        start = trained
+
+
+def _head(path: Path) -> list[np.ndarray]:
+    """The weights of the last layers, as `build_head` has them."""
+    weights: list[np.ndarray] = keras.saving.load_model(path).get_weights()
+    return weights[-8:]
+
 
 def test_both_ways_start_from_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(REPO / "benchmarks")
     plain = importlib.import_module("plain_keras")
     features = keras.Input((6,))
     theirs = keras.Model(features, plain.head(features, derive_seed(7, "head")))
-    ours = build_head(6, Head(units=1024, l2=0.01, dropout=0.5), seed=7)
+    ours = build_head(6, HEAD, seed=7)
     for first, second in zip(theirs.get_weights(), ours.get_weights(), strict=True):
         assert np.array_equal(first, second)
 
