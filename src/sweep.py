@@ -11,6 +11,7 @@ are on, are not run again: a sweep that was interrupted goes on.
 import argparse
 import subprocess
 import sys
+from collections.abc import Collection
 from itertools import product
 from typing import Any
 
@@ -20,6 +21,7 @@ from ctscan.params import PARAMS_FILE, Params, read_params, validate
 import dvc.api
 import pandas as pd
 import yaml
+from dvc.repo import Repo
 
 METRICS = {"train-initial": "metrics/initial.json", "finetune": "metrics/finetune.json"}
 UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
@@ -36,6 +38,7 @@ def main() -> None:
     try:
         experiments = combinations(options.grid, read_params(), options.until)
         require_committed()
+        require_own_queue(experiments)
         queue(experiments, options.until)
         _dvc("exp", "run", "--run-all", "--jobs", str(options.workers))
         ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[options.until])
@@ -58,6 +61,23 @@ def require_committed() -> None:
     """Raises `UserError` where params.yaml is not that of HEAD: experiments are known by HEAD and what was varied."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)], check=False).returncode:
         raise UserError(f"{PARAMS_FILE} is not as committed; commit it, or vary its values here")
+
+
+def require_own_queue(experiments: Collection[str]) -> None:
+    """Raises `UserError` where others than `experiments` wait in DVC's queue, which runs as a whole."""
+    others = sorted(set(waiting()) - set(experiments))
+    if others:
+        raise UserError(
+            f"{', '.join(others)} in DVC's queue would run too; `dvc queue start` runs what waits, `dvc queue remove "
+            f"{others[0]}` forgets it"
+        )
+
+
+def waiting() -> list[str]:
+    """The experiments that wait in DVC's queue, from whatever commit: names, or revisions of those without."""
+    with Repo() as repo:
+        tasks = repo.experiments.celery_queue.status()
+    return [task["name"] or task["rev"][:7] for task in tasks if task["status"] == "Queued"]
 
 
 def combinations(grid: list[str], params: Params, stage: str) -> dict[str, list[str]]:

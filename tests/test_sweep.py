@@ -70,7 +70,7 @@ def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty()
 
 
 def _sweep(
-    monkeypatch: pytest.MonkeyPatch, tables: list[list[dict[str, Any]]], *arguments: str, changed: int = 0
+    monkeypatch: pytest.MonkeyPatch, tables: list[list[dict[str, Any]]], *arguments: str, changed: int = 0, waiting: tuple[str, ...] = ()
 ) -> list[list[str]]:
     calls: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
@@ -81,6 +81,7 @@ def _sweep(
         return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
 
     monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(sweep, "waiting", lambda: list(waiting))
     sweep.main()
     return calls
 
@@ -103,6 +104,32 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
 def test_params_that_are_not_committed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"params\.yaml is not as committed"):
         _sweep(monkeypatch, [], "lr=1e-4", changed=1)
+
+
+def test_what_waits_in_the_queue_beside_it_is_named_before_anything_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"^sweep: old in DVC's queue would run too; .*`dvc queue remove old`"):
+        _sweep(monkeypatch, [], "lr=1e-4,1e-3", waiting=("lr=1e-4", "old"))
+
+
+@pytest.mark.slow
+def test_what_waits_is_read_from_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("lr: 1\n")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  train:\n    cmd: mkdir out\n    params: [lr]\n")
+    for command in (
+        "git init -q",
+        "git config user.name A",
+        "git config user.email a@example.org",
+        f"{sys.executable} -m dvc init -q",
+        f"{sys.executable} -m dvc config core.analytics false",
+        "git add -A",
+        "git commit -qm start",
+    ):
+        subprocess.run(command.split(), check=True)
+    assert sweep.waiting() == []
+    queue = f"{sys.executable} -m dvc exp run -q --queue --name other -S lr=2"
+    subprocess.run(queue.split(), check=True)
+    assert sweep.waiting() == ["other"]
 
 
 def test_a_run_without_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
