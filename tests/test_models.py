@@ -11,6 +11,7 @@ from ctscan.params import Head
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,20 @@ def test_plain_keras_loads_what_we_save(tmp_path: Path, head: keras.Model) -> No
     save_model(head, tmp_path / "a.keras")
     inputs = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "a.keras")(inputs), head(inputs))
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        assert b"ctscan" not in archive.read("config.json")
+
+
+def test_the_heads_penalty_and_its_gradient_are_those_of_keras_l2(head: keras.Model) -> None:
+    kernel = head.get_layer("hidden").kernel
+    slopes, values = [], []
+    for penalty in (lambda: head.losses[0], lambda: keras.regularizers.L2(0.01)(kernel)):
+        with tf.GradientTape() as tape:
+            values.append(penalty())
+        slopes.append(tape.gradient(values[-1], kernel.value))
+    assert values[1] > 0
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-6)
 
 
 def test_a_changed_weight_changes_the_bytes(tmp_path: Path, head: keras.Model) -> None:

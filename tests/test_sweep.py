@@ -70,7 +70,11 @@ def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty()
 
 
 def _sweep(
-    monkeypatch: pytest.MonkeyPatch, tables: list[list[dict[str, Any]]], *arguments: str, changed: int = 0, waiting: tuple[str, ...] = ()
+    monkeypatch: pytest.MonkeyPatch,
+    tables: list[list[dict[str, Any]]],
+    *arguments: str,
+    changed: int = 0,
+    waiting: tuple[str, ...] = (),
 ) -> list[list[str]]:
     calls: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])

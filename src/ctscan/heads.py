@@ -4,6 +4,14 @@ from ctscan.params import Head
 from ctscan.seeds import derive_seed
 
 import keras
+import tensorflow as tf
+
+
+class OnePassL2(keras.regularizers.L2):
+    """Keras' L2 penalty, l2 * sum(w^2), in one pass over the weights where Keras makes three of it."""
+
+    def __call__(self, weights: keras.Variable) -> tf.Tensor:
+        return 2 * self.l2 * tf.nn.l2_loss(weights)
 
 
 def build_head(features: int, settings: Head, seed: int) -> keras.Model:
@@ -12,7 +20,7 @@ def build_head(features: int, settings: Head, seed: int) -> keras.Model:
     Dense (ReLU, L2) -> BatchNormalization -> Dropout -> sigmoid, as in the study (section 5).
     """
     keras.utils.set_random_seed(derive_seed(seed, "head"))
-    return keras.Sequential(
+    head = keras.Sequential(
         [
             keras.Input((features,), name="features"),
             keras.layers.Dense(
@@ -24,3 +32,6 @@ def build_head(features: int, settings: Head, seed: int) -> keras.Model:
         ],
         name="head",
     )
+    # On the variable, not the layer: a saved head names Keras' own, so that it loads without this package.
+    head.get_layer("hidden").kernel.regularizer = OnePassL2(settings.l2)
+    return head
