@@ -48,10 +48,9 @@ def main() -> None:
     val = load(options, "val")
     test = load(options, "test")
     truth = [Path(path).parent.name == test.class_names[1] for path in test.file_paths]
-    draws = json.loads(options.draws.read_text(encoding="utf-8")) if options.draws else None
 
     compile_model(model, options.lr)
-    fit(model, train, val, options.epochs, "initial", draws)
+    fit(options, model, train, val, options.epochs, "initial")
     seconds["phase_1"], clock = lap(clock)
     auc_initial = roc_auc_score(truth, model.predict(test)[:, 0])
     evaluation, clock = lap(clock)
@@ -63,7 +62,7 @@ def main() -> None:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
     compile_model(model, options.finetune_lr)
-    fit(model, train, val, options.finetune_epochs, "finetuned", draws)
+    fit(options, model, train, val, options.finetune_epochs, "finetuned")
     seconds["phase_2"], clock = lap(clock)
     auc_finetuned = roc_auc_score(truth, model.predict(test)[:, 0])
     seconds["evaluation"] = evaluation + lap(clock)[0]
@@ -97,19 +96,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--head-seed", type=int, default=7, help="of the head")
     parser.add_argument("--classes", nargs=2, metavar="NAME", help="labelled 0 and 1; default: as the folders sort")
     parser.add_argument(
-        "--draws", type=Path, help="JSON: `orders`, the training files of each epoch, and `dropout`, its seeds"
+        "--draws", type=draws, help="JSON: `orders`, the training files of each epoch, and `dropout`, its seeds"
     )
     parser.add_argument("--json", type=Path, help="also write the times there")
     return parser.parse_args()
+
+
+def draws(path: str) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def head(x: Any, seed: int) -> Any:
     keras.utils.set_random_seed(seed)
     x = layers.Dense(1024, activation="relu", kernel_regularizer=keras.regularizers.l2(0.01))(x)
     x = layers.BatchNormalization()(x)
-    x = layers.Dropout(0.5, seed=seed, name="dropout")(
-        x
-    )  # without a seed of its own it would draw one, and so change what comes after
+    # Without a seed of its own it would draw one, and so change what comes after.
+    x = layers.Dropout(0.5, seed=seed, name="dropout")(x)
     return layers.Dense(1, activation="sigmoid")(x)
 
 
@@ -133,26 +135,25 @@ def compile_model(model: keras.Model, learning_rate: float) -> None:
     )
 
 
-def fit(model: keras.Model, train: Any, val: Any, epochs: int, name: str, draws: dict[str, Any] | None) -> None:
+def fit(options: argparse.Namespace, model: keras.Model, train: Any, val: Any, epochs: int, name: str) -> None:
     callbacks = [
         # So much patience never stops early; it leaves the restoring of the best weights.
         keras.callbacks.EarlyStopping(patience=epochs, restore_best_weights=True),
         keras.callbacks.ModelCheckpoint(f"{name}.keras", save_best_only=True),
     ]
     steps = None
-    if draws is not None:
+    if options.draws:
         source = model.get_layer("dropout").seed_generator
-        reseed = lambda epoch, logs: source.state.assign([draws["dropout"][epoch], 0])  # noqa: E731
+        reseed = lambda epoch, logs: source.state.assign([options.draws["dropout"][epoch], 0])  # noqa: E731
         callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=reseed))
         steps = len(train)
-        train = in_order(train, draws["orders"][:epochs])
+        train = in_order(train, options.draws["orders"][:epochs], options.batch_size)
     model.fit(train, validation_data=val, epochs=epochs, steps_per_epoch=steps, callbacks=callbacks)
 
 
-def in_order(loader: Any, orders: list[list[str]]) -> Any:
+def in_order(loader: Any, orders: list[list[str]], batch_size: int) -> Any:
     """The images of `loader`, read as it reads them, in an order for each epoch of `class/file` names."""
     paths = {"/".join(Path(path).parts[-2:]): path for path in loader.file_paths}
-    batch_size = next(iter(loader))[0].shape[0]
 
     def read(path: Any, label: Any) -> tuple[Any, Any]:
         return tf.cast(tf.io.decode_png(tf.io.read_file(path), channels=3), "float32"), label

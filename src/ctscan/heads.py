@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class OnePassL2(keras.regularizers.L2):
-    """Keras' L2 penalty, l2 * sum(w^2), in one pass over the weights where Keras makes three of it."""
+    """Keras' L2 penalty, l2 * sum(w^2), in one pass over the weights, where Keras writes out their squares first."""
 
     def __call__(self, weights: keras.Variable) -> tf.Tensor:
         return 2 * self.l2 * tf.nn.l2_loss(weights)
