@@ -45,11 +45,12 @@ def _die() -> None:
 
 def _die_at_step(step: int) -> None:
     """In the training step of that number, counted from the beginning of the phase, or at the end of its epoch where
-    one goes by without a stop."""
+    one goes by without a stop; with the checkpoint of the epoch before on disk, as it is a moment into an epoch."""
 
     def counted(self: Any, batch: int, logs: Any = None) -> None:
         shown(self, batch, logs)
         if self.progress.n >= step:
+            self.state.finish()
             _die()
 
     shown = training._Epochs.on_train_batch_end

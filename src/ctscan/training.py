@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 Record = dict[str, float]
+Arrays = list[np.ndarray]
 Fetch = Callable[[tf.Tensor], tf.Tensor | tuple[tf.Tensor, ...]]
 
 
@@ -110,7 +112,8 @@ def train(
     """Train a compiled `model` until the validation loss has not fallen for `settings.patience` epochs.
 
     The model ends with the weights of its best epoch. After each epoch everything that the next one depends on is
-    written to the folder `checkpoint`; where a killed run left it, training continues there and ends in the same bits.
+    written to the folder `checkpoint`, beside the training of the next one; where a killed run left it, training
+    continues there and ends in the same bits.
 
     Returns:
         One record an epoch: loss, accuracy, auc and time in seconds, of training and (`val_`) validation, and the
@@ -119,23 +122,24 @@ def train(
     Raises:
         UserError: the loss is no longer a number, or `checkpoint` can't be written to; what it held last is whole.
     """
-    state = _Checkpoint(model, checkpoint)
-    history = state.restore()
-    start = len(history)
-    if start:
-        print(f"continuing after epoch {start}, from {checkpoint}")
-    if start < settings.epochs and not _finished(history, settings.patience):
-        steps = training.steps(batch_size)
-        model.fit(
-            training.shuffled(batch_size, seed, range(start, settings.epochs)),
-            validation_data=validation.ordered(batch_size),
-            initial_epoch=start,
-            epochs=settings.epochs,
-            steps_per_epoch=steps,
-            verbose=0,
-            callbacks=[_Epochs(history, state, settings, steps, seed)],
-        )
-    state.load_best(best_epoch(history))
+    with ThreadPoolExecutor(max_workers=1) as writer:  # which, after an error too, ends with what it has begun
+        state = _Checkpoint(model, checkpoint, writer)
+        history = state.restore()
+        start = len(history)
+        if start:
+            print(f"continuing after epoch {start}, from {checkpoint}")
+        if start < settings.epochs and not _finished(history, settings.patience):
+            steps = training.steps(batch_size)
+            model.fit(
+                training.shuffled(batch_size, seed, range(start, settings.epochs)),
+                validation_data=validation.ordered(batch_size),
+                initial_epoch=start,
+                epochs=settings.epochs,
+                steps_per_epoch=steps,
+                verbose=0,
+                callbacks=[_Epochs(history, state, settings, steps, seed)],
+            )
+        state.load_best(best_epoch(history))
     return history
 
 
@@ -193,10 +197,15 @@ def _seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
 
 
 class _Checkpoint:
-    """The folder that holds a run between epochs: `last` (model, optimiser, history) and `best` (model)."""
+    """The folder that holds a run between epochs: `last` (model, optimiser, history) and `best` (model).
 
-    def __init__(self, model: keras.Model, folder: Path) -> None:
-        self.model, self.folder = model, folder
+    What `save` finds is copied at once and written in the thread of `writer`, while training goes on. An error of
+    that thread is raised by the next call.
+    """
+
+    def __init__(self, model: keras.Model, folder: Path, writer: ThreadPoolExecutor) -> None:
+        self.model, self.folder, self.writer = model, folder, writer
+        self.pending: Future[None] | None = None
 
     @property
     def weights(self) -> list[keras.Variable]:
@@ -205,18 +214,27 @@ class _Checkpoint:
         return [variable for variable in self.model.variables if id(variable) not in frozen]
 
     def save(self, history: list[Record], improved: bool) -> None:
-        with writing(self.folder):
-            self._save(history, improved)
-
-    def _save(self, history: list[Record], improved: bool) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if improved:
-            _write(self.folder / f"best-{len(history) - 1}.npz", self.weights)
+        self.finish()
         self.model.optimizer.build(self.model.trainable_variables)
-        _write(self.folder / "last.npz", self.weights + self.model.optimizer.variables, json.dumps(history))
-        for stale in self.folder.glob("best-*.npz"):
-            if stale.name != f"best-{best_epoch(history)}.npz":
-                stale.unlink()
+        weights, optimizer = _copies(self.weights), _copies(self.model.optimizer.variables)
+        best = self.folder / f"best-{best_epoch(history)}.npz"
+        self.pending = self.writer.submit(self._write, best, improved, weights, optimizer, json.dumps(history))
+
+    def finish(self) -> None:
+        """Wait for what is being written."""
+        pending, self.pending = self.pending, None
+        if pending:
+            pending.result()
+
+    def _write(self, best: Path, improved: bool, weights: Arrays, optimizer: Arrays, history: str) -> None:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if improved:
+                _write(best, weights)
+            _write(self.folder / "last.npz", weights + optimizer, history)
+            for stale in self.folder.glob("best-*.npz"):
+                if stale != best:
+                    stale.unlink()
 
     def restore(self) -> list[Record]:
         path = self.folder / "last.npz"
@@ -229,14 +247,19 @@ class _Checkpoint:
         return history
 
     def load_best(self, epoch: int) -> None:
+        self.finish()
         with np.load(self.folder / f"best-{epoch}.npz") as arrays:
             _assign(self.weights, arrays)
 
 
-def _write(path: Path, variables: list[keras.Variable], history: str = "") -> None:
+def _copies(variables: list[keras.Variable]) -> Arrays:
+    return [np.array(variable) for variable in variables]
+
+
+def _write(path: Path, values: Arrays, history: str = "") -> None:
     fresh = path.with_suffix(".fresh")
     with fresh.open("wb") as stream:
-        arrays: dict[str, Any] = {str(index): np.asarray(variable) for index, variable in enumerate(variables)}
+        arrays: dict[str, Any] = {str(index): value for index, value in enumerate(values)}
         np.savez(stream, history=np.array(history), **arrays)
         stream.flush()
         os.fsync(stream.fileno())
