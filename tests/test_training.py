@@ -1,6 +1,7 @@
 """Training: best epoch, early stopping, orders by epoch, and a killed run that ends in the same bits."""
 
 import resource
+import threading
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -144,6 +145,34 @@ def _at(call: int, function: Callable) -> Callable:
         return function(*arguments, **keywords)
 
     return killing
+
+
+def test_a_checkpoint_is_written_beside_the_next_epoch_and_holds_the_end_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, history = _run(tmp_path / "whole")
+    trained_on = threading.Event()
+    beside = []
+    shown, written = training._Epochs.on_train_batch_end, training._write
+
+    def step(self: training._Epochs, batch: int, logs: Any = None) -> None:
+        shown(self, batch, logs)
+        if self.history and batch == 2:
+            trained_on.set()
+            raise Killed
+
+    def write(*arguments: Any) -> None:
+        beside.append(trained_on.wait(timeout=60))
+        written(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training._Epochs, "on_train_batch_end", step)
+        patch.setattr(training, "_write", write)
+        _run(tmp_path / "killed")
+    assert beside == [True, True]
+    resumed, continued = _run(tmp_path / "killed")
+    assert continued == history
+    assert _bits(resumed) == _bits(model)
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
