@@ -8,7 +8,7 @@ from ctscan.augmentation import augmentation
 from ctscan.baselines import Inputs, run_baselines
 from ctscan.determinism import make_deterministic
 from ctscan.evaluation import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
-from ctscan.images import image_batches, predict
+from ctscan.images import forward, load_slices, predict
 from ctscan.manifest import image_paths, read_manifest, rows
 from ctscan.models import load_model
 from ctscan.params import Params
@@ -27,10 +27,10 @@ def recipe(params: Params) -> None:
     train, val, test = (rows(manifest, subset) for subset in ("train", "val", "test"))
     labels, groups = manifest["label"].to_numpy(), manifest["group"].to_numpy()
     finetuned = load_model(Path("models/finetuned.keras"))
-    images = np.concatenate([batch.numpy() for batch in image_batches(image_paths(manifest), finetuned.input_shape[1])])
+    images = load_slices(image_paths(manifest), finetuned.input_shape[1])
 
     judged = np.concatenate([val, test])
-    whole, references = novelty.with_features(finetuned), novelty.reference_rows(train, params.seed)
+    whole, references = forward(novelty.with_features(finetuned)), novelty.reference_rows(train, params.seed)
     probabilities, pooled = novelty.observe(whole, images[judged], "finetuned")
     _, known = novelty.observe(whole, images[references], "features of training images")
     scores = {
@@ -50,7 +50,8 @@ def recipe(params: Params) -> None:
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen = {
-        part: Inputs(images[at, ..., 0], sizes[at], features[at]) for part, at in (("train", train), ("test", test))
+        part: Inputs([images[row, ..., 0] for row in at], sizes[at], features[at])
+        for part, at in (("train", train), ("test", test))
     }
     baselines = run_baselines(seen["train"], labels[train], seen["test"], groups[train], params.seed)
     controls = controls_table(on_test, baselines, params.evaluate.threshold, resamples)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ctscan.backbones import build_backbone, weights_hash
 from ctscan.determinism import make_deterministic
-from ctscan.images import image_batches
+from ctscan.images import forward, image_batches
 from ctscan.manifest import image_paths, read_manifest
 from ctscan.models import save_model
 from ctscan.params import Params
@@ -20,14 +20,15 @@ def recipe(params: Params) -> None:
     make_deterministic()
     keras.config.set_dtype_policy(params.precision)
     backbone = build_backbone(params.backbone, params.weights, params.image_size, params.seed)
-    pooled = keras.Model(backbone.input, keras.layers.GlobalAveragePooling2D(dtype="float32")(backbone.output))
+    pooling = keras.layers.GlobalAveragePooling2D(dtype="float32")
+    pooled = forward(keras.Model(backbone.input, pooling(backbone.output)))
 
     paths = image_paths(read_manifest())
-    features = np.empty((len(paths), pooled.output_shape[-1]), "float32")
+    features = np.empty((len(paths), backbone.output_shape[-1]), "float32")
     done = 0
     with tqdm(total=len(paths), desc="frozen backbone", unit="slice") as progress:
         for batch in image_batches(paths, params.image_size):
-            features[done : done + len(batch)] = pooled.predict_on_batch(batch)
+            features[done : done + len(batch)] = pooled(batch)
             done += len(batch)
             progress.update(len(batch))
 

@@ -20,13 +20,14 @@ def trunk(request: pytest.FixtureRequest) -> keras.Model:
     """Two frontier tensors of different shapes."""
     inputs = keras.Input((4, 4, 1))
     policy = "float32" if request.param == "float32" else "mixed_bfloat16"
-    first = keras.layers.Conv2D(3, 3, dtype=policy)(inputs)
-    second = keras.layers.Conv2D(2, 1, dtype=policy)(inputs)
+    scaled = keras.layers.Rescaling(1 / 255, dtype=policy)(inputs)
+    first = keras.layers.Conv2D(3, 3, dtype=policy)(scaled)
+    second = keras.layers.Conv2D(2, 1, dtype=policy)(scaled)
     return keras.Model(inputs, [first, second])
 
 
 def _images() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(COUNT, 4, 4, 1)).astype("float32")
+    return np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 1), dtype=np.uint8)
 
 
 def test_rows_are_what_the_trunk_gives_in_any_order(tmp_path: Path, trunk: keras.Model) -> None:

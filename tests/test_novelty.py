@@ -97,3 +97,9 @@ def test_foreign_pictures_hang_on_the_seed_alone() -> None:
         assert pictures.shape[1:] == (64, 64)
         assert np.array_equal(pictures, again[kind])
         assert kind == "inverted" or not np.array_equal(pictures, other[kind])
+
+
+def test_statistics_of_many_slices_are_those_of_each() -> None:
+    slices = np.random.default_rng(0).integers(0, 256, (novelty.BATCH + 5, 9, 9), dtype=np.uint8)
+    each = np.concatenate([novelty._statistics(one[None]) for one in slices])
+    np.testing.assert_allclose(novelty._statistics(slices), each)

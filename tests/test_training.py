@@ -116,7 +116,7 @@ def _kill(patch: pytest.MonkeyPatch, epoch: int, moment: str) -> None:
         patch.setattr(training._Epochs, "on_train_batch_end", _at(3 + 7 * epoch, training._Epochs.on_train_batch_end))
         return
     name = {"writing best": "best", "writing last": "last", "renaming": "last"}[moment]
-    written = training._write
+    written = training._save_arrays
     seen = 0
 
     def write(path: Path, variables: list, history: str = "") -> None:
@@ -131,7 +131,7 @@ def _kill(patch: pytest.MonkeyPatch, epoch: int, moment: str) -> None:
             path.with_suffix(".fresh").write_bytes(b"half a file")
             raise Killed
 
-    patch.setattr(training, "_write", write)
+    patch.setattr(training, "_save_arrays", write)
 
 
 def _at(call: int, function: Callable) -> Callable:
@@ -153,7 +153,7 @@ def test_a_checkpoint_is_written_beside_the_next_epoch_and_holds_the_end_of_its_
     model, history = _run(tmp_path / "whole")
     trained_on = threading.Event()
     beside = []
-    shown, written = training._Epochs.on_train_batch_end, training._write
+    shown, written = training._Epochs.on_train_batch_end, training._save_arrays
 
     def step(self: training._Epochs, batch: int, logs: Any = None) -> None:
         shown(self, batch, logs)
@@ -167,7 +167,7 @@ def test_a_checkpoint_is_written_beside_the_next_epoch_and_holds_the_end_of_its_
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training._Epochs, "on_train_batch_end", step)
-        patch.setattr(training, "_write", write)
+        patch.setattr(training, "_save_arrays", write)
         _run(tmp_path / "killed")
     assert beside == [True, True]
     resumed, continued = _run(tmp_path / "killed")
@@ -180,7 +180,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, m
     folder = tmp_path / "full"
     _run(folder, epochs=2)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    written = training._write
+    written = training._save_arrays
 
     def refused(*arguments: Any) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -192,12 +192,12 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, m
 
     saved = training._Checkpoint.save
 
-    def save(self: training._Checkpoint, history: list, improved: bool) -> None:
-        saved(self, history, improved)
+    def save(self: training._Checkpoint, history: list) -> None:
+        saved(self, history)
         self.finish()  # the limit is the whole process': nothing else may write meanwhile
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"full: .*; .* and run again"):
-        patch.setattr(training, "_write", refused)
+        patch.setattr(training, "_save_arrays", refused)
         patch.setattr(training._Checkpoint, "save", save)
         _run(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".npz"} == before

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ctscan.errors import writing
+from ctscan.images import forward
 
 import keras
 import numpy as np
@@ -36,12 +37,12 @@ class Boundary:
 
     def fill(self, trunk: keras.Model, images: Iterable[tf.Tensor]) -> None:
         """Push each of `images`, batches in order, through `trunk` once. Raises `UserError` where the disk is full."""
-        forward = tf.function(lambda batch: tf.nest.flatten(trunk(batch, training=False)), reduce_retracing=True)
+        network = forward(trunk)
         with writing(self.files[0].parent), ExitStack() as stack:
             streams = [stack.enter_context(path.open("wb")) for path in self.files]
             with tqdm(total=self.count, desc="frozen trunk", unit="slice") as progress:
                 for batch in images:
-                    for stream, tensor in zip(streams, forward(batch), strict=True):
+                    for stream, tensor in zip(streams, tf.nest.flatten(network(batch)), strict=True):
                         stream.write(tensor.numpy().tobytes())
                     progress.update(len(batch))
 

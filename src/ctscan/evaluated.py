@@ -1,9 +1,11 @@
 """The fine-tuned model, the notice that goes with it, and how to read both."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ctscan import novelty
+from ctscan.images import forward
 from ctscan.models import load_model
 from ctscan.reading import MODEL, NOVELTY, Reading
 
@@ -30,13 +32,5 @@ def load_evaluated(reading: Reading, traced: bool = True) -> Evaluated:
         UserError: a part is missing or damaged.
     """
     model = novelty.with_features(load_model(MODEL))
-    size = model.input_shape[1]
-
-    def network(slices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        probabilities, features = model(slices, training=False)
-        return probabilities, features
-
-    if traced:
-        # Once for batches of any size; Keras' own way traces the last, shorter one anew, which takes seconds.
-        network = tf.function(network, input_signature=[tf.TensorSpec((None, size, size, 1), tf.uint8)])
-    return Evaluated(network, size, reading, novelty.load(NOVELTY))
+    network = forward(model) if traced else partial(model, training=False)
+    return Evaluated(network, model.input_shape[1], reading, novelty.load(NOVELTY))

@@ -1,7 +1,9 @@
-"""Slices as tf.data: decoded in parallel, in a fixed order."""
+"""Slices as tf.data, decoded in parallel and in a fixed order, and networks on batches of them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ctscan.slices import load_slice
 
@@ -23,6 +25,26 @@ def image_batches(paths: Sequence[Path], size: int, batch_size: int = INFERENCE_
     order = tf.data.Dataset.range(len(paths)).batch(batch_size)
     decoded = order.map(lambda positions: _decode(paths, size, positions), tf.data.AUTOTUNE, deterministic=True)
     return decoded.prefetch(2)
+
+
+def load_slices(paths: Sequence[Path], size: int) -> np.ndarray:
+    """All slices at `paths`, uint8 (n, size, size, 1): to be held once, and handed on in views."""
+    slices = np.empty((len(paths), size, size, 1), np.uint8)
+    done = 0
+    for batch in image_batches(paths, size):
+        slices[done : done + len(batch)] = batch
+        done += len(batch)
+    return slices
+
+
+def forward(model: keras.Model) -> Callable[[Any], Any]:
+    """`model`, which takes slices uint8, in inference mode: one graph for batches of any size.
+
+    Keras' own way traces the last, shorter batch anew, which takes seconds in a deep network.
+    """
+    signature = [tf.TensorSpec(model.input_shape, tf.uint8)]
+    network: Callable[[Any], Any] = tf.function(partial(model, training=False), input_signature=signature)
+    return network
 
 
 def _decode(paths: Sequence[Path], size: int, positions: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ It tells what is no chest CT slice. A chest CT of another hospital, window or or
 metrics/details.json says how often that happens.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ BATCH = 32  # as `images.INFERENCE_BATCH`
 
 Features = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8]
+Network = Callable[[Images], Any]  # a model of `with_features`, called with slices
 
 
 class Novelty(NamedTuple):
@@ -68,11 +70,10 @@ def with_features(classifier: keras.Model) -> keras.Model:
     return keras.Model(classifier.input, [classifier.output, classifier.get_layer("pooling").output])
 
 
-def observe(model: keras.Model, slices: Images, title: str) -> tuple[Features, Features]:
-    """Probabilities (n,) and features (n, d) float64 that a model of `with_features` gives of slices (n, s, s, 1)."""
+def observe(network: Network, slices: Images, title: str) -> tuple[Features, Features]:
+    """Probabilities (n,) and features (n, d) float64 that `network` gives of slices (n, s, s, 1)."""
     batches = [
-        model.predict_on_batch(slices[start : start + BATCH])
-        for start in tqdm(range(0, len(slices), BATCH), desc=title, unit="batch")
+        network(slices[start : start + BATCH]) for start in tqdm(range(0, len(slices), BATCH), desc=title, unit="batch")
     ]
     probabilities, features = (np.concatenate(outputs).astype(float) for outputs in zip(*batches, strict=True))
     return probabilities[:, 0], features
@@ -98,12 +99,12 @@ def fit(train: Images, train_features: Features, val: Images, val_features: Feat
     return unscaled._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
 
 
-def validate(notice: Novelty, model: keras.Model, test: Images, test_features: Features, seed: int) -> dict[str, Any]:
+def validate(notice: Novelty, network: Network, test: Images, test_features: Features, seed: int) -> dict[str, Any]:
     """What metrics/details.json holds of the notice: the share of test slices (n, s, s) that pass it, the shares that
     it catches of what is no chest CT slice (`far`), and of chest CT slices shown otherwise (`near`)."""
 
     def caught(kind: str, pictures: Images) -> float:
-        _, features = observe(model, pictures[..., None], f"notice: {kind}")
+        _, features = observe(network, pictures[..., None], f"notice: {kind}")
         return float((notice.score(pictures, features) > 1).mean())
 
     some = test[:: max(1, len(test) // DRAWN)][:DRAWN]
@@ -141,6 +142,11 @@ def _statistics(slices: Images) -> Features:
 
     Greys are in [0, 1], so that all six are of one order.
     """
+    # In batches, because each pixel takes a few numbers of eight bytes meanwhile.
+    return np.concatenate([_batch_statistics(slices[at : at + BATCH]) for at in range(0, len(slices), BATCH)])
+
+
+def _batch_statistics(slices: Images) -> Features:
     greys = slices / 255
     steps = sum(np.abs(np.diff(greys, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))
     return np.column_stack(

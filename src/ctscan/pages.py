@@ -11,7 +11,7 @@ from typing import Any
 
 from ctscan.errors import UserError
 from ctscan.metrics import HEADLINE
-from ctscan.reports import results_table
+from ctscan.reports import interval, results_table
 from ctscan.spread import label, table
 
 PAGES = ("README.md", "MODEL_CARD.md", "benchmarks/README.md")
@@ -149,9 +149,8 @@ def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _between(value: float, interval: Mapping[str, float]) -> str:
-    low, high = interval["low"], interval["high"]
-    return f"{_short(value)} ({'no spread' if low == high else f'{_short(low)}-{_short(high)}'})"
+def _between(value: float, bounds: Mapping[str, float]) -> str:
+    return f"{_short(value)} ({interval(bounds, _short)})"
 
 
 def _markdown(rows: list[list[str]]) -> str:

@@ -1,6 +1,6 @@
 """The results table as a person should see it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctscan.metrics import HEADLINE
@@ -8,12 +8,12 @@ from ctscan.metrics import HEADLINE
 
 def headline(report: Mapping[str, Any]) -> list[str]:
     """The study's five metrics of one model on test, each with its 95 % interval: `0.972 (0.931-1.000)`."""
-    return [f"{report['test'][metric]:.3f} ({_interval(report['intervals'][metric])})" for metric in HEADLINE]
+    return [f"{report['test'][metric]:.3f} ({interval(report['intervals'][metric])})" for metric in HEADLINE]
 
 
-def _interval(bounds: Mapping[str, float]) -> str:
+def interval(bounds: Mapping[str, float], show: Callable[[float], str] = "{:.3f}".format) -> str:
     """Resamples of a set without an error hold none either, whatever its size: that is no interval of no width."""
-    return "no spread" if bounds["low"] == bounds["high"] else f"{bounds['low']:.3f}-{bounds['high']:.3f}"
+    return "no spread" if bounds["low"] == bounds["high"] else f"{show(bounds['low'])}-{show(bounds['high'])}"
 
 
 def results_table(details: Mapping[str, Mapping[str, Any]]) -> str:

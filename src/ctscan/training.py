@@ -179,11 +179,11 @@ class _Epochs(keras.callbacks.Callback):
                 f"training diverged in epoch {epoch + 1} (loss {record['loss']}); try a lower learning rate"
             )
         self.history.append(record)
-        best = best_epoch(self.history)
-        self.state.save(self.history, improved=best == epoch)
+        self.state.save(self.history)
         self.model.stop_training = _finished(self.history, self.patience)
+        best = best_epoch(self.history) + 1
         self.progress.set_postfix_str(
-            f"epoch {epoch + 1}: val loss {record['val_loss']:.4f}, val AUC {record['val_auc']:.4f}, best {best + 1}"
+            f"epoch {epoch + 1}: val loss {record['val_loss']:.4f}, val AUC {record['val_auc']:.4f}, best {best}"
         )
 
     def on_train_end(self, logs: Record | None = None) -> None:
@@ -213,12 +213,11 @@ class _Checkpoint:
         frozen = {id(v) for layer in self.model._flatten_layers() if not layer.trainable for v in layer.variables}
         return [variable for variable in self.model.variables if id(variable) not in frozen]
 
-    def save(self, history: list[Record], improved: bool) -> None:
+    def save(self, history: list[Record]) -> None:
         self.finish()
         self.model.optimizer.build(self.model.trainable_variables)
         weights, optimizer = _copies(self.weights), _copies(self.model.optimizer.variables)
-        best = self.folder / f"best-{best_epoch(history)}.npz"
-        self.pending = self.writer.submit(self._write, best, improved, weights, optimizer, json.dumps(history))
+        self.pending = self.writer.submit(self._write, history.copy(), weights, optimizer)
 
     def finish(self) -> None:
         """Wait for what is being written."""
@@ -226,12 +225,13 @@ class _Checkpoint:
         if pending:
             pending.result()
 
-    def _write(self, best: Path, improved: bool, weights: Arrays, optimizer: Arrays, history: str) -> None:
+    def _write(self, history: list[Record], weights: Arrays, optimizer: Arrays) -> None:
+        best = self.folder / f"best-{best_epoch(history)}.npz"
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if improved:
-                _write(best, weights)
-            _write(self.folder / "last.npz", weights + optimizer, history)
+            if best_epoch(history) == len(history) - 1:
+                _save_arrays(best, weights)
+            _save_arrays(self.folder / "last.npz", weights + optimizer, json.dumps(history))
             for stale in self.folder.glob("best-*.npz"):
                 if stale != best:
                     stale.unlink()
@@ -256,7 +256,7 @@ def _copies(variables: list[keras.Variable]) -> Arrays:
     return [np.array(variable) for variable in variables]
 
 
-def _write(path: Path, values: Arrays, history: str = "") -> None:
+def _save_arrays(path: Path, values: Arrays, history: str = "") -> None:
     fresh = path.with_suffix(".fresh")
     with fresh.open("wb") as stream:
         arrays: dict[str, Any] = {str(index): value for index, value in enumerate(values)}
