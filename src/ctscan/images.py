@@ -1,5 +1,6 @@
 """Slices as tf.data, decoded in parallel and in a fixed order, and networks on batches of them."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 INFERENCE_BATCH = 32
+THREADS = min(8, os.cpu_count() or 1)  # each holds a batch
 
 
 def slice_reader(paths: Sequence[Path], size: int) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -23,8 +25,16 @@ def slice_reader(paths: Sequence[Path], size: int) -> Callable[[tf.Tensor], tf.T
 def image_batches(paths: Sequence[Path], size: int, batch_size: int = INFERENCE_BATCH) -> tf.data.Dataset:
     """Batches (b, size, size, 1) uint8 of the slices at `paths`, in that order."""
     order = tf.data.Dataset.range(len(paths)).batch(batch_size)
-    decoded = order.map(lambda positions: _decode(paths, size, positions), tf.data.AUTOTUNE, deterministic=True)
-    return decoded.prefetch(2)
+    return ahead(order, lambda positions: _decode(paths, size, positions))
+
+
+def ahead(data: tf.data.Dataset, load: Callable[..., Any]) -> tf.data.Dataset:
+    """`load` of each element of `data`, in their order, by threads that are a few elements ahead of the reader."""
+    options = tf.data.Options()
+    # Autotuning sleeps for 10 ms and then for ever twice as long, up to a minute, and the end of a pass waits until it
+    # wakes (TensorFlow 2.21): a pass of 6 s takes 10.
+    options.autotune.enabled = False
+    return data.map(load, THREADS, deterministic=True).prefetch(2).with_options(options)
 
 
 def load_slices(paths: Sequence[Path], size: int) -> np.ndarray:

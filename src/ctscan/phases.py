@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctscan.augmentation import augmented
 from ctscan.boundary import boundary_cache
+from ctscan.convolution import use_products
 from ctscan.images import image_batches, slice_reader
 from ctscan.manifest import rows
 from ctscan.models import load_model
@@ -84,6 +85,7 @@ def finetune(
     base = backbone.get_layer("base")
     trunk, frontier = partition(base, params.unfreeze_depth)
     freeze(base, params.unfreeze_depth, params.finetune.normalization)
+    use_products(base)
     if params.finetune.normalization == "frozen":
         freeze_normalization(head)
     whole = keras.Model(backbone.input, classify(backbone.output, head), name="classifier")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.errors import UserError, writing
+from ctscan.images import ahead
 from ctscan.manifest import rows
 from ctscan.optimizer import FusedRMSprop
 from ctscan.params import Training
@@ -78,14 +79,9 @@ class Examples:
         )
         # Keras warns of data that run out where it must find out their number by itself.
         count = len(orders) * self.steps(batch_size)
-        return (
-            batches.apply(tf.data.experimental.assert_cardinality(count))
-            .map(
-                lambda order: (self.fetch(tf.gather(positions, order)), tf.gather(labels, order)),
-                tf.data.AUTOTUNE,
-                deterministic=True,
-            )
-            .prefetch(2)
+        return ahead(
+            batches.apply(tf.data.experimental.assert_cardinality(count)),
+            lambda order: (self.fetch(tf.gather(positions, order)), tf.gather(labels, order)),
         )
 
 

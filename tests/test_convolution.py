@@ -1,0 +1,59 @@
+"""Convolutions with gradients of their own: the same outputs, the same gradients."""
+
+from ctscan.backbones import build_backbone
+from ctscan.convolution import convolve, use_products
+from ctscan.partition import freeze
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 5)])
+def test_outputs_and_gradients_are_those_of_a_convolution(size: tuple[int, int], padding: str) -> None:
+    rng = np.random.default_rng(0)
+    inputs = tf.constant(rng.standard_normal((2, 7, 6, 3)), tf.float32)
+    kernel = tf.constant(rng.standard_normal((*size, 3, 4)), tf.float32)
+    found = []
+    for own in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch((inputs, kernel))
+            outputs = convolve(inputs, kernel, padding) if own else tf.nn.conv2d(inputs, kernel, 1, padding)
+            loss = tf.reduce_sum(outputs * tf.sin(outputs))
+        found.append((outputs, *tape.gradient(loss, (inputs, kernel))))
+    for ours, plain in zip(*found, strict=True):
+        assert ours.shape == plain.shape
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["ResNet50V2", "MobileNetV2"])
+def test_a_step_is_the_same_within_bfloat16_and_to_the_bit_in_float32(name: str, precision: str) -> None:
+    keras.config.set_dtype_policy(precision)
+    try:
+        base = build_backbone(name, "random", 64, seed=3).get_layer("base")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    freeze(base, 60)
+    inputs = np.random.default_rng(0).uniform(-1, 1, (4, 64, 64, 3)).astype("float32")
+
+    @tf.function
+    def step() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            outputs = tf.cast(base(inputs, training=True), tf.float32)
+            loss = tf.reduce_mean(outputs**2)
+        return [outputs, *tape.gradient(loss, [variable.value for variable in base.trainable_variables])]
+
+    config = base.get_config()
+    plain = step()
+    use_products(base)
+    assert base.get_config() == config
+    own = tf.function(step.python_function)()
+    given = [layer for layer in base.layers if "convolution_op" in vars(layer)]
+    assert bool(given) == (precision == "mixed_bfloat16")
+    assert all(layer in base.layers[-60:] for layer in given)
+    for old, new in zip(plain, own, strict=True):
+        error = float(tf.norm(tf.cast(new, tf.float32) - tf.cast(old, tf.float32)))
+        assert error <= (0 if precision == "float32" else 0.05 * float(tf.norm(tf.cast(old, tf.float32))))
