@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from ctscan.backbones import build_backbone
 from ctscan.boundary import boundary_cache
+from ctscan.convolution import use_products
 from ctscan.determinism import make_deterministic
 from ctscan.heads import build_head
 from ctscan.params import Head
@@ -82,8 +83,10 @@ def _profile(options: argparse.Namespace) -> None:
     whole = keras.Model(backbone.input, classify(backbone.output, head))
     tail = keras.Model(frontier, classify(base.output, head))
     folded = keras.models.clone_model(tail, clone_function=_fold)
+    products = keras.models.clone_model(tail)
+    use_products(products)
     trunk = keras.Model(backbone.input, trunk(backbone.get_layer("preprocessing").output))
-    for model in (whole, tail, folded):
+    for model in (whole, tail, folded, products):
         compile_classifier(model, 1e-5)
 
     rng = np.random.default_rng(0)
@@ -110,6 +113,7 @@ def _profile(options: argparse.Namespace) -> None:
             "step, tail, tensors in memory": (_step(tail), from_memory),
             "step, tail, streamed cache": (_step(tail), from_cache),
             "step, tail, folded normalization": (_step(folded), from_memory),
+            "step, tail, matrix products": (_step(products), from_memory),
             "step, whole network": (_step(whole), from_slices),
             "reading the cache alone": (lambda inputs, labels: None, from_cache),
         }

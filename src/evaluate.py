@@ -9,7 +9,7 @@ from ctscan.baselines import Inputs, run_baselines
 from ctscan.determinism import make_deterministic
 from ctscan.evaluation import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
 from ctscan.images import forward, load_slices, predict
-from ctscan.manifest import image_paths, read_manifest, rows
+from ctscan.manifest import image_paths, read_manifest, together
 from ctscan.models import load_model
 from ctscan.params import Params
 from ctscan.records import write_json
@@ -23,14 +23,16 @@ METRICS, PLOTS = Path("metrics"), Path("plots")
 
 def recipe(params: Params) -> None:
     make_deterministic()
-    manifest, features = read_manifest(), np.load("features.npy")
-    train, val, test = (rows(manifest, subset) for subset in ("train", "val", "test"))
+    manifest = read_manifest()
+    order, (val, test, train) = together(manifest, "val", "test", "train")
+    manifest, features = manifest.iloc[order].reset_index(drop=True), np.load("features.npy")[order]
     labels, groups = manifest["label"].to_numpy(), manifest["group"].to_numpy()
     finetuned = load_model(Path("models/finetuned.keras"))
     images = load_slices(image_paths(manifest), finetuned.input_shape[1])
 
-    judged = np.concatenate([val, test])
-    whole, references = forward(novelty.with_features(finetuned)), novelty.reference_rows(train, params.seed)
+    judged = slice(val.start, test.stop)
+    whole = forward(novelty.with_features(finetuned))
+    references = novelty.reference_rows(np.arange(train.start, train.stop), params.seed)
     probabilities, pooled = novelty.observe(whole, images[judged], "finetuned")
     _, known = novelty.observe(whole, images[references], "features of training images")
     scores = {
@@ -38,20 +40,19 @@ def recipe(params: Params) -> None:
         "finetuned": probabilities,
     }
     resamples = intervals.resample(labels[test], groups[test], params.evaluate.bootstrap, params.seed, "test")
-    on_val = {model: Subset(labels[val], values[: len(val)], groups[val]) for model, values in scores.items()}
-    on_test = {model: Subset(labels[test], values[len(val) :], groups[test]) for model, values in scores.items()}
+    on_val = {model: Subset(labels[val], values[val], groups[val]) for model, values in scores.items()}
+    on_test = {model: Subset(labels[test], values[test], groups[test]) for model, values in scores.items()}
     details = {
         model: assess(model, on_val[model], on_test[model], resamples, params.evaluate, params.classes)
         for model in scores
     }
 
-    notice = novelty.fit(images[references, ..., 0], known, images[val, ..., 0], pooled[: len(val)])
-    tried = novelty.validate(notice, whole, images[test, ..., 0], pooled[len(val) :], params.seed)
+    notice = novelty.fit(images[references, ..., 0], known, images[val, ..., 0], pooled[val])
+    tried = novelty.validate(notice, whole, images[test, ..., 0], pooled[test], params.seed)
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen = {
-        part: Inputs([images[row, ..., 0] for row in at], sizes[at], features[at])
-        for part, at in (("train", train), ("test", test))
+        part: Inputs(images[at, ..., 0], sizes[at], features[at]) for part, at in (("train", train), ("test", test))
     }
     baselines = run_baselines(seen["train"], labels[train], seen["test"], groups[train], params.seed)
     controls = controls_table(on_test, baselines, params.evaluate.threshold, resamples)
@@ -85,7 +86,7 @@ def recipe(params: Params) -> None:
         figures.draw_controls(out(PLOTS / "controls.png"), controls)
         folder = out(PLOTS / "images")
         figures.draw_classes(folder / "classes.png", images[..., 0], manifest, params.classes)
-        figures.draw_augmented(folder / "augmented.png", images[train[:4]], lambda slices: move(slices, training=True))
+        figures.draw_augmented(folder / "augmented.png", images[train][:4], lambda slices: move(slices, training=True))
         figures.draw_saliency(folder / "saliency.png", *shown)
     print(results_table({model: details[model] for model in scores}))
 

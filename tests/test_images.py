@@ -1,8 +1,9 @@
 """Slices in their order, and networks on batches of any size."""
 
+import threading
 from pathlib import Path
 
-from ctscan.images import INFERENCE_BATCH, forward, load_slices
+from ctscan.images import INFERENCE_BATCH, THREADS, ahead, forward, load_slices
 from ctscan.slices import load_slice
 
 import keras
@@ -29,6 +30,21 @@ def test_all_slices_in_their_order(paths: list[Path]) -> None:
     slices = load_slices(paths, SIZE)
     assert slices.dtype == np.uint8
     np.testing.assert_array_equal(slices[..., 0], [load_slice(path, SIZE) for path in paths])
+
+
+def test_elements_come_in_their_order_however_long_each_takes() -> None:
+    turns = [threading.Event() for _ in range(THREADS)]
+
+    def load(element: np.ndarray) -> np.ndarray:
+        """Each waits for the one after it, as long as that has a thread."""
+        if element + 1 < THREADS:
+            turns[element + 1].wait(timeout=10)
+        turns[element].set()
+        return 2 * element
+
+    data = ahead(tf.data.Dataset.range(THREADS), lambda element: tf.numpy_function(load, [element], tf.int64))
+    assert [int(element) for element in data] == [2 * element for element in range(THREADS)]
+    assert data.options().autotune.enabled is False  # or the end of a pass waits, for up to a minute
 
 
 def test_forward_is_the_network_in_inference_mode_traced_once() -> None:

@@ -4,7 +4,6 @@ Every function takes training data with labels and test data without, and return
 positive side of the classifier's own boundary from .5 up.
 """
 
-from collections.abc import Collection
 from typing import NamedTuple
 
 from ctscan import seeds
@@ -25,15 +24,14 @@ from sklearn.svm import LinearSVC
 THUMBNAIL = 28  # pixels, square
 HOG_SIDE = 128  # pixels, square
 
-Slice = npt.NDArray[np.uint8]
-Images = Collection[Slice]  # an array, or views of some of its rows, which cost no memory
+Images = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
 
 
 class Inputs(NamedTuple):
     """What the baselines may see of a subset of n images."""
 
-    images: Images  # n of (s, s) grey
+    images: Images  # (n, s, s) grey
     sizes: npt.ArrayLike  # (n, 2) width and height of the files in pixels
     features: npt.ArrayLike  # (n, d) features of the frozen backbone
 
@@ -61,7 +59,7 @@ def nearest_neighbour(train_images: Images, train_labels: npt.ArrayLike, test_im
     The score is d0 / (d0 + d1), with d0 and d1 the distances to the nearest negative and positive training image: above
     .5 where the nearest is positive, .5 at equal distances, and graded so that an AUC has a meaning.
     """
-    labels = _matched(train_labels, len(train_images))
+    labels = _matched(train_labels, train_images)
     train, test = _pixels(train_images), _pixels(test_images)
     to_negative, to_positive = (pairwise_distances_argmin_min(test, train[labels == label])[1] for label in (0, 1))
     both = to_negative + to_positive
@@ -75,7 +73,7 @@ def hog_svm(train_images: Images, train_labels: npt.ArrayLike, test_images: Imag
     9 orientations, cells of 16x16 pixels, blocks of 2x2 cells: 1764 features, standardised. The score is the sigmoid of
     the signed distance to the boundary, not a calibrated probability.
     """
-    labels = _matched(train_labels, len(train_images))
+    labels = _matched(train_labels, train_images)
     # The primal problem is solved without random draws.
     machine = make_pipeline(StandardScaler(), LinearSVC(C=0.001, dual=False))
     machine.fit(_gradients(train_images), labels)
@@ -85,8 +83,7 @@ def hog_svm(train_images: Images, train_labels: npt.ArrayLike, test_images: Imag
 
 def image_size(train_sizes: npt.ArrayLike, train_labels: npt.ArrayLike, test_sizes: npt.ArrayLike) -> Scores:
     """Logistic regression on width, height, aspect and area of the image files; sizes are (n, 2) in pixels."""
-    labels = _matched(train_labels, len(np.asarray(train_sizes)))
-    return _logistic(_shape(train_sizes), labels, _shape(test_sizes), c=1.0)
+    return _logistic(_shape(train_sizes), _matched(train_labels, train_sizes), _shape(test_sizes), c=1.0)
 
 
 def image_border(train_images: Images, train_labels: npt.ArrayLike, test_images: Images) -> Scores:
@@ -94,7 +91,7 @@ def image_border(train_images: Images, train_labels: npt.ArrayLike, test_images:
 
     Thumbnails are means of areas, so nothing from further inside reaches the ring.
     """
-    labels = _matched(train_labels, len(train_images))
+    labels = _matched(train_labels, train_images)
     ring = np.ones((THUMBNAIL, THUMBNAIL), dtype=bool)
     ring[1:-1, 1:-1] = False
     return _logistic(_pixels(train_images)[:, ring.ravel()], labels, _pixels(test_images)[:, ring.ravel()], c=0.01)
@@ -108,7 +105,7 @@ def shuffled_labels(
     seed: int,
 ) -> Scores:
     """Logistic regression on features (n, d) whose training labels `shuffle` has permuted: must land at chance."""
-    labels = _matched(train_labels, len(np.asarray(train_features)))
+    labels = _matched(train_labels, train_features)
     shuffled = shuffle(labels, train_groups, seed)
     return _logistic(np.asarray(train_features), shuffled, np.asarray(test_features), c=0.01)
 
@@ -137,10 +134,10 @@ def shuffle(labels: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int) -> L
     return checked_labels(shuffled, "train, labels shuffled")
 
 
-def _matched(labels: npt.ArrayLike, images: int) -> Labels:
+def _matched(labels: npt.ArrayLike, rows: npt.ArrayLike) -> Labels:
     truth = checked_labels(labels, "train")
-    if images != len(truth):
-        raise UserError(f"train: {len(truth)} labels but {images} images; give each image one label")
+    if len(np.asarray(rows)) != len(truth):
+        raise UserError(f"train: {len(truth)} labels but {len(np.asarray(rows))} images; give each image one label")
     return truth
 
 
@@ -151,7 +148,7 @@ def _logistic(train: Matrix, labels: Labels, test: Matrix, c: float) -> Scores:
     return scores
 
 
-def _resized(images: Images, side: int) -> npt.NDArray[np.uint8]:
+def _resized(images: Images, side: int) -> Images:
     return np.stack([np.asarray(Image.fromarray(i).resize((side, side), Image.Resampling.BOX)) for i in images])
 
 

@@ -26,3 +26,13 @@ def image_paths(manifest: pd.DataFrame) -> list[Path]:
 def rows(manifest: pd.DataFrame, *subsets: str) -> np.ndarray:
     """Positions, in manifest order, of the images of `subsets`: (n,) int."""
     return np.flatnonzero(manifest["subset"].isin(subsets))
+
+
+def together(manifest: pd.DataFrame, *subsets: str) -> tuple[np.ndarray, list[slice]]:
+    """An order of the rows, and where in it the images of each of `subsets` lie: next to each other.
+
+    What is held in this order gives a subset as a view, without a copy of its images.
+    """
+    parts = [rows(manifest, subset) for subset in subsets]
+    ends = np.cumsum([len(part) for part in parts])
+    return np.concatenate(parts), [slice(end - len(part), end) for part, end in zip(parts, ends, strict=True)]
