@@ -68,6 +68,7 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
     """A step as stage finetune takes it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
     from ctscan.backbones import build_backbone
+    from ctscan.convolution import use_products
     from ctscan.determinism import make_deterministic
     from ctscan.heads import build_head
     from ctscan.params import Head
@@ -85,6 +86,7 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
     if tuple(tensor.shape[1:] for tensor in frontier) != FRONTIER:
         sys.exit(f"torch-tail: the frontier is {frontier}, no longer {FRONTIER}")
     freeze(base, DEPTH)
+    use_products(base)
     freeze_normalization(head)
     tail = keras.Model(frontier, classify(base.output, head))
     compile_classifier(tail, 1e-5)

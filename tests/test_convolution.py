@@ -1,13 +1,22 @@
 """Convolutions with gradients of their own: the same outputs, the same gradients."""
 
+from pathlib import Path
+
+from ctscan import convolution, phases
 from ctscan.backbones import build_backbone
 from ctscan.convolution import convolve, use_products
+from ctscan.manifest import image_paths, read_manifest
+from ctscan.models import load_model
+from ctscan.params import validate
 from ctscan.partition import freeze
 
 import keras
+import killing
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
+from conftest import REPO
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -57,3 +66,26 @@ def test_a_step_is_the_same_within_bfloat16_and_to_the_bit_in_float32(name: str,
     for old, new in zip(plain, own, strict=True):
         error = float(tf.norm(tf.cast(new, tf.float32) - tf.cast(old, tf.float32)))
         assert error <= (0 if precision == "float32" else 0.05 * float(tf.norm(tf.cast(old, tf.float32))))
+
+
+def test_fine_tuning_in_bfloat16_goes_by_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def spy(inputs: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:
+        seen.append(tuple(kernel.shape))
+        return convolve(inputs, kernel, padding)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(convolution, "convolve", spy)
+    values = yaml.safe_load((REPO / "params.yaml").read_text())
+    values["finetune"] |= {"epochs": 1, "patience": 1}
+    params = validate(values | {"batch_size": 8, "unfreeze_depth": 4, "precision": "mixed_bfloat16"})
+    keras.config.set_dtype_policy(params.precision)
+    try:
+        killing.prepare(tmp_path)
+        manifest = read_manifest()
+        head = load_model(Path("models/initial.keras"))
+        phases.finetune(head, manifest, image_paths(manifest), params, tmp_path / "checkpoint", tmp_path / "boundary")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert set(seen) == {(3, 3, killing.FEATURES, killing.FEATURES)}

@@ -34,16 +34,18 @@ def test_all_slices_in_their_order(paths: list[Path]) -> None:
 
 def test_elements_come_in_their_order_however_long_each_takes() -> None:
     turns = [threading.Event() for _ in range(THREADS)]
+    came = []
 
     def load(element: np.ndarray) -> np.ndarray:
-        """Each waits for the one after it, as long as that has a thread."""
+        """Each waits for the one after it, which has a thread of its own."""
         if element + 1 < THREADS:
-            turns[element + 1].wait(timeout=10)
+            came.append(turns[element + 1].wait(timeout=10))
         turns[element].set()
         return 2 * element
 
     data = ahead(tf.data.Dataset.range(THREADS), lambda element: tf.numpy_function(load, [element], tf.int64))
     assert [int(element) for element in data] == [2 * element for element in range(THREADS)]
+    assert came == [True] * (THREADS - 1)
     assert data.options().autotune.enabled is False  # or the end of a pass waits, for up to a minute
 
 
