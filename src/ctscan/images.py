@@ -34,6 +34,8 @@ def ahead(data: tf.data.Dataset, load: Callable[..., Any]) -> tf.data.Dataset:
     # Autotuning sleeps for 10 ms and then for ever twice as long, up to a minute, and the end of a pass waits until it
     # wakes (TensorFlow 2.21): a pass of 6 s takes 10.
     options.autotune.enabled = False
+    # TensorFlow's own threads may be busy with the network, or fewer.
+    options.threading.private_threadpool_size = THREADS
     return data.map(load, THREADS, deterministic=True).prefetch(2).with_options(options)
 
 
