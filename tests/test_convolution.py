@@ -77,6 +77,8 @@ def test_fine_tuning_in_bfloat16_goes_by_them(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(convolution, "convolve", spy)
+    normalized: list[keras.Model] = []
+    monkeypatch.setattr(phases, "use_fused", normalized.append)
     values = yaml.safe_load((REPO / "params.yaml").read_text())
     values["finetune"] |= {"epochs": 1, "patience": 1}
     params = validate(values | {"batch_size": 8, "unfreeze_depth": 4, "precision": "mixed_bfloat16"})
@@ -89,3 +91,4 @@ def test_fine_tuning_in_bfloat16_goes_by_them(monkeypatch: pytest.MonkeyPatch, t
     finally:
         keras.config.set_dtype_policy("float32")
     assert set(seen) == {(3, 3, killing.FEATURES, killing.FEATURES)}
+    assert [model.name for model in normalized] == ["base"]

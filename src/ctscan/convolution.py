@@ -1,6 +1,6 @@
 """Convolutions in bfloat16 by way of matrix products.
 
-A kernel's gradient is such a product, and oneDNN's own way to it takes a tenth to twice longer in bfloat16. In float32
+A kernel's gradient is such a product, and oneDNN's own way to it takes 1.1 to 2 times as long in bfloat16. In float32
 both are alike, so there everything stays Keras' own, bit for bit.
 """
 

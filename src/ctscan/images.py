@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ctscan.normalization import use_fused
 from ctscan.slices import load_slice
 
 import keras
@@ -54,6 +55,7 @@ def forward(model: keras.Model) -> Callable[[Any], Any]:
 
     Keras' own way traces the last, shorter batch anew, which takes seconds in a deep network.
     """
+    use_fused(model)
     signature = [tf.TensorSpec(model.input_shape, tf.uint8)]
     network: Callable[[Any], Any] = tf.function(partial(model, training=False), input_signature=signature)
     return network

@@ -10,6 +10,7 @@ from ctscan.convolution import use_products
 from ctscan.images import image_batches, slice_reader
 from ctscan.manifest import rows
 from ctscan.models import load_model
+from ctscan.normalization import use_fused
 from ctscan.params import Params
 from ctscan.partition import classify, freeze, freeze_normalization, partition
 from ctscan.training import Record, compile_classifier, examples, train
@@ -41,6 +42,7 @@ def train_head(
         # No two epochs see the same image, so each goes through the whole network.
         backbone = load_model(BACKBONE)
         freeze(backbone.get_layer("base"), depth=0)
+        use_fused(backbone)
         whole = keras.Model(backbone.input, classify(backbone.output, head))
         classifier = augmented(whole, params.augment, params.seed)
         fetch = slice_reader(paths, size=backbone.input_shape[1])
@@ -86,6 +88,7 @@ def finetune(
     trunk, frontier = partition(base, params.unfreeze_depth)
     freeze(base, params.unfreeze_depth, params.finetune.normalization)
     use_products(base)
+    use_fused(base)
     if params.finetune.normalization == "frozen":
         freeze_normalization(head)
     whole = keras.Model(backbone.input, classify(backbone.output, head), name="classifier")
