@@ -20,6 +20,7 @@ from ctscan.boundary import boundary_cache
 from ctscan.convolution import use_products
 from ctscan.determinism import make_deterministic
 from ctscan.heads import build_head
+from ctscan.normalization import use_fused
 from ctscan.params import Head
 from ctscan.partition import classify, freeze, freeze_normalization, partition
 from ctscan.training import Examples, compile_classifier
@@ -31,25 +32,6 @@ import tensorflow as tf
 SCRATCH = Path(__file__).parents[1] / ".scratch" / "profile"
 
 Work = Callable[[Any, tf.Tensor], Any]
-
-
-class ScaleShift(keras.layers.Layer):
-    """A frozen BatchNormalization with its four vectors folded into two: x * scale + shift."""
-
-    def __init__(self, normalization: keras.layers.BatchNormalization) -> None:
-        super().__init__(name=normalization.name, dtype=normalization.dtype_policy, trainable=False)
-        mean, variance = (np.asarray(value) for value in (normalization.moving_mean, normalization.moving_variance))
-        gamma = np.asarray(normalization.gamma) if normalization.scale else 1.0
-        beta = np.asarray(normalization.beta) if normalization.center else 0.0
-        scale = gamma / np.sqrt(variance + normalization.epsilon)
-        self.scale = tf.constant(scale, self.compute_dtype)
-        self.shift = tf.constant(beta - mean * scale, self.compute_dtype)
-
-    def call(self, inputs: tf.Tensor, mask: None = None) -> tf.Tensor:  # with the arguments of what it replaces
-        return inputs * self.scale + self.shift
-
-    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return shape
 
 
 def main() -> None:
@@ -80,13 +62,16 @@ def _profile(options: argparse.Namespace) -> None:
     trunk, frontier = partition(base, options.unfreeze_depth)
     freeze(base, options.unfreeze_depth)
     freeze_normalization(head)
-    whole = keras.Model(backbone.input, classify(backbone.output, head))
+    # A copy, because filling the cache gives the trunk faster layers.
+    whole = keras.models.clone_model(keras.Model(backbone.input, classify(backbone.output, head)))
+    freeze(whole.get_layer("base"), options.unfreeze_depth)
     tail = keras.Model(frontier, classify(base.output, head))
-    folded = keras.models.clone_model(tail, clone_function=_fold)
-    products = keras.models.clone_model(tail)
-    use_products(products)
+    products, both = keras.models.clone_model(tail), keras.models.clone_model(tail)
+    for model in (products, both):
+        use_products(model)
+    use_fused(both)
     trunk = keras.Model(backbone.input, trunk(backbone.get_layer("preprocessing").output))
-    for model in (whole, tail, folded, products):
+    for model in (whole, tail, products, both):
         compile_classifier(model, 1e-5)
 
     rng = np.random.default_rng(0)
@@ -112,8 +97,8 @@ def _profile(options: argparse.Namespace) -> None:
             "step, tail, NumPy arrays": (_numpy_step(tail), from_memory),
             "step, tail, tensors in memory": (_step(tail), from_memory),
             "step, tail, streamed cache": (_step(tail), from_cache),
-            "step, tail, folded normalization": (_step(folded), from_memory),
             "step, tail, matrix products": (_step(products), from_memory),
+            "step, tail, and fused normalization": (_step(both), from_memory),
             "step, whole network": (_step(whole), from_slices),
             "reading the cache alone": (lambda inputs, labels: None, from_cache),
         }
@@ -122,10 +107,6 @@ def _profile(options: argparse.Namespace) -> None:
             for size in options.batch_size:
                 print(f" {_time(work, source, size):7.1f}", end="", flush=True)
             print()
-
-
-def _fold(layer: keras.layers.Layer) -> keras.layers.Layer:
-    return ScaleShift(layer) if isinstance(layer, keras.layers.BatchNormalization) else layer
 
 
 @contextmanager

@@ -71,6 +71,7 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
     from ctscan.convolution import use_products
     from ctscan.determinism import make_deterministic
     from ctscan.heads import build_head
+    from ctscan.normalization import use_fused
     from ctscan.params import Head
     from ctscan.partition import classify, freeze, freeze_normalization, partition
     from ctscan.training import compile_classifier
@@ -87,6 +88,7 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
         sys.exit(f"torch-tail: the frontier is {frontier}, no longer {FRONTIER}")
     freeze(base, DEPTH)
     use_products(base)
+    use_fused(base)
     freeze_normalization(head)
     tail = keras.Model(frontier, classify(base.output, head))
     compile_classifier(tail, 1e-5)
