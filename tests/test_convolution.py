@@ -68,7 +68,9 @@ def test_a_step_is_the_same_within_bfloat16_and_to_the_bit_in_float32(name: str,
         assert error <= (0 if precision == "float32" else 0.05 * float(tf.norm(tf.cast(old, tf.float32))))
 
 
-def test_fine_tuning_in_bfloat16_goes_by_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fine_tuning_in_bfloat16_goes_by_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, float32_policy: None
+) -> None:
     seen: list[tuple[int, ...]] = []
 
     def spy(inputs: tf.Tensor, kernel: tf.Tensor, padding: str) -> tf.Tensor:
@@ -83,12 +85,9 @@ def test_fine_tuning_in_bfloat16_goes_by_them(monkeypatch: pytest.MonkeyPatch, t
     values["finetune"] |= {"epochs": 1, "patience": 1}
     params = validate(values | {"batch_size": 8, "unfreeze_depth": 4, "precision": "mixed_bfloat16"})
     keras.config.set_dtype_policy(params.precision)
-    try:
-        killing.prepare(tmp_path)
-        manifest = read_manifest()
-        head = load_model(Path("models/initial.keras"))
-        phases.finetune(head, manifest, image_paths(manifest), params, tmp_path / "checkpoint", tmp_path / "boundary")
-    finally:
-        keras.config.set_dtype_policy("float32")
+    killing.prepare(tmp_path)
+    manifest = read_manifest()
+    head = load_model(Path("models/initial.keras"))
+    phases.finetune(head, manifest, image_paths(manifest), params, tmp_path / "checkpoint", tmp_path / "boundary")
     assert set(seen) == {(3, 3, killing.FEATURES, killing.FEATURES)}
     assert [model.name for model in normalized] == ["base"]

@@ -1,7 +1,5 @@
 """One pass in bfloat16: the same network and gradients."""
 
-from collections.abc import Iterator
-
 from ctscan.backbones import build_backbone
 from ctscan.images import forward
 from ctscan.normalization import normalize, use_fused
@@ -16,10 +14,8 @@ SIZE = 64
 
 
 @pytest.fixture
-def bfloat16() -> Iterator[None]:
+def bfloat16(float32_policy: None) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy("float32")
 
 
 def _draw(layers: list[keras.layers.Layer]) -> None:
@@ -56,12 +52,11 @@ def test_outputs_and_gradient_are_the_formulas() -> None:
 
 
 @pytest.mark.parametrize("name", ["ResNet50V2", "MobileNetV2"])
-def test_as_close_to_float32_as_keras_own(name: str) -> None:
+def test_as_close_to_float32_as_keras_own(name: str, float32_policy: None) -> None:
     found = []
     for precision, fused in (("float32", False), ("mixed_bfloat16", False), ("mixed_bfloat16", True)):
         keras.config.set_dtype_policy(precision)
         base = build_backbone(name, "random", SIZE, seed=3).get_layer("base")
-        keras.config.set_dtype_policy("float32")
         _draw(base.layers)
         freeze(base, 20)
         config = base.get_config()
@@ -92,12 +87,11 @@ def test_a_trained_normalization_is_keras_own(bfloat16: None) -> None:
         np.testing.assert_array_equal(ours, own)
 
 
-def test_inference_in_bfloat16_goes_by_it_and_float32_stays() -> None:
+def test_inference_in_bfloat16_goes_by_it_and_float32_stays(float32_policy: None) -> None:
     found = []
     for precision in ("mixed_bfloat16", "float32"):
         keras.config.set_dtype_policy(precision)
         backbone = build_backbone("MobileNetV2", "random", SIZE, seed=3)
-        keras.config.set_dtype_policy("float32")
         forward(backbone)
         found.append(_fused(backbone))
     layers = backbone.get_layer("base").layers
