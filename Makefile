@@ -12,29 +12,29 @@ help:  ## list the targets
 repro: $(BIN)/run-ready  ## set up, get the embedded sample, run the pipeline, print the results (GPU=1: tensorflow with CUDA)
 	@dvc pull -q -r sample sample
 	@dvc repro
-	@python src/record_environment.py
-	@python src/show_results.py
+	@python -m ctscan.experiments.record_environment
+	@python -m ctscan.experiments.results
 
 results: $(BIN)/run-ready  ## print the table of the last run
-	@python src/show_results.py
+	@python -m ctscan.experiments.results
 
 plots: $(BIN)/run-ready  ## write results and plots as one page that opens with no network; REVS="HEAD exp" compares
-	@python src/show_plots.py $(REVS)
+	@python -m ctscan.experiments.page $(REVS)
 
 report: $(BIN)/run-ready  ## the same as Markdown and PNG, for a pull request; REVS="main HEAD" compares
-	@python src/show_report.py $(REVS)
+	@python -m ctscan.experiments.report $(REVS)
 
 repeats: $(BIN)/run-ready  ## the same with 5 splits of other seeds, after repro: mean and spread (ARGS="--strategy blocked --seeds 10")
-	@python src/repeats.py $(ARGS)
+	@python -m ctscan.experiments.repeats $(ARGS)
 
 sweep: $(BIN)/run-ready  ## try values, rank them on validation: GRID="lr=1e-4,1e-3 head.units=512,1024" ARGS="--until finetune"
-	@python src/sweep.py $(GRID) $(ARGS)
+	@python -m ctscan.experiments.sweep $(GRID) $(ARGS)
 
 data: $(BIN)/run-ready  ## get the study's dataset; ARCHIVE=path takes a zip, tar or folder you have, PIN=1 pins what it holds
-	@python src/fetch_data.py $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
+	@python -m ctscan.download.fetch_data $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(PIN),--pin)
 
 weights: $(BIN)/run-ready  ## get the ImageNet weights of the backbone in params.yaml ahead of a run
-	@python src/fetch_weights.py
+	@python -m ctscan.download.weights
 
 test: $(BIN)/dev-ready  ## run all tests
 	@dvc pull -q -r sample sample
@@ -50,10 +50,10 @@ format: $(BIN)/dev-ready  ## format the code
 	@ruff format .
 
 lock-check: $(BIN)/run-ready  ## is dvc.lock in step with code, params, metrics and plots? needs no data
-	@python src/check_lock.py
+	@python -m ctscan.experiments.check_lock
 
 verify: $(BIN)/run-ready  ## run the committed pipeline again in a scratch clone: the same bytes?
-	@python src/verify.py
+	@python -m ctscan.experiments.verify
 
 bench: $(BIN)/run-ready  ## time plain Keras against this repository's way (hours); BENCH="--growth ..." passes options
 	@python benchmarks/run.py $(BENCH)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.errors import UserError
-from ctscan.export import FORMATS
-from ctscan.models import load_model
+from ctscan.core.errors import UserError
+from ctscan.inference.export import FORMATS
+from ctscan.model.saving import load_model
 
 import machine
 import numpy as np

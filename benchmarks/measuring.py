@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctscan.dataset import natural_key
-from ctscan.errors import UserError
-from ctscan.manifest import IMAGES, read_manifest
-from ctscan.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
-from ctscan.records import write_json
-from ctscan.seeds import derive_seed, generator
-from ctscan.slices import EXTENSIONS, load_slice
+from ctscan.core.errors import UserError
+from ctscan.core.json_files import write_json
+from ctscan.core.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
+from ctscan.core.seeds import derive_seed, generator
+from ctscan.images.decode import EXTENSIONS, load_slice
+from ctscan.images.manifest import IMAGES, read_manifest
+from ctscan.split.check import natural_key
 
 import yaml
 from PIL import Image

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ctscan.evaluated import load_evaluated
-from ctscan.images import INFERENCE_BATCH
-from ctscan.params import read_params
-from ctscan.prediction import predict
-from ctscan.reading import NOVELTY, read_evaluation
-from ctscan.slices import load_slice
+from ctscan.core.params import read_params
+from ctscan.images.batches import INFERENCE_BATCH
+from ctscan.images.decode import load_slice
+from ctscan.inference.bundle import load_evaluated
+from ctscan.inference.predictor import predict
+from ctscan.inference.reading import NOVELTY, read_evaluation
 
 import numpy as np
 import tensorflow as tf

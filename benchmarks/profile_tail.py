@@ -15,15 +15,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.backbones import build_backbone
-from ctscan.boundary import boundary_cache
-from ctscan.convolution import use_products
-from ctscan.determinism import make_deterministic
-from ctscan.heads import build_head
-from ctscan.normalization import use_fused
-from ctscan.params import Head
-from ctscan.partition import classify, freeze, freeze_normalization, partition
-from ctscan.training import Examples, compile_classifier
+from ctscan.core.determinism import make_deterministic
+from ctscan.core.params import Head
+from ctscan.model.backbone import build_backbone
+from ctscan.model.convolution import use_products
+from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+from ctscan.model.head import build_head
+from ctscan.model.normalization import use_fused
+from ctscan.training.activation_cache import boundary_cache
+from ctscan.training.loop import Examples, compile_classifier
 
 import keras
 import numpy as np

@@ -16,7 +16,7 @@ def main() -> None:
     stage, target = sys.argv[1], Path(sys.argv[2])
     script = importlib.import_module(stage.replace("-", "_"))
 
-    from ctscan.stage import run_stage
+    from ctscan.core.stage import run_stage
 
     clock = time.perf_counter()
     run_stage(stage, script.recipe)

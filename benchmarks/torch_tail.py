@@ -67,14 +67,14 @@ def _seconds(step: Callable[[], object]) -> float:
 def our_step(batch: int, precision: str) -> Callable[[], object]:
     """A step as stage finetune takes it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-    from ctscan.backbones import build_backbone
-    from ctscan.convolution import use_products
-    from ctscan.determinism import make_deterministic
-    from ctscan.heads import build_head
-    from ctscan.normalization import use_fused
-    from ctscan.params import Head
-    from ctscan.partition import classify, freeze, freeze_normalization, partition
-    from ctscan.training import compile_classifier
+    from ctscan.core.determinism import make_deterministic
+    from ctscan.core.params import Head
+    from ctscan.model.backbone import build_backbone
+    from ctscan.model.convolution import use_products
+    from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+    from ctscan.model.head import build_head
+    from ctscan.model.normalization import use_fused
+    from ctscan.training.loop import compile_classifier
 
     import keras
     import tensorflow as tf

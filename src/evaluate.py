@@ -3,18 +3,19 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from ctscan import calibration, figures, intervals, novelty, saliency
-from ctscan.augmentation import augmentation
-from ctscan.baselines import Inputs, run_baselines
-from ctscan.determinism import make_deterministic
-from ctscan.evaluation import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
-from ctscan.images import forward, load_slices, predict
-from ctscan.manifest import image_paths, read_manifest, together
-from ctscan.models import load_model
-from ctscan.params import Params
-from ctscan.records import write_json
-from ctscan.reports import results_table
-from ctscan.stage import publish, run_stage
+from ctscan.core.determinism import make_deterministic
+from ctscan.core.json_files import write_json
+from ctscan.core.params import Params
+from ctscan.core.stage import publish, run_stage
+from ctscan.evaluation import calibration, figures, gradcam, intervals, novelty
+from ctscan.evaluation.assess import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
+from ctscan.evaluation.baselines import Inputs, run_baselines
+from ctscan.evaluation.tables import results_table
+from ctscan.images.batches import load_slices
+from ctscan.images.manifest import image_paths, read_manifest, together
+from ctscan.model.augmentation import augmentation
+from ctscan.model.forward import forward, predict
+from ctscan.model.saving import load_model
 
 import numpy as np
 
@@ -56,15 +57,15 @@ def recipe(params: Params) -> None:
     }
     baselines = run_baselines(seen["train"], labels[train], seen["test"], groups[train], params.seed)
     controls = controls_table(on_test, baselines, params.evaluate.threshold, resamples)
-    cam = saliency.GradCam(finetuned)
-    maps = saliency.sanity_check(cam, images[test], params.evaluate.threshold, params.seed)
+    cam = gradcam.GradCam(finetuned)
+    maps = gradcam.sanity_check(cam, images[test], params.evaluate.threshold, params.seed)
     comparison = compare(on_test["initial"], on_test["finetuned"], params.evaluate.threshold, resamples)
 
     drawn = {model: subset.scores for model, subset in on_test.items()}
     temperatures = {model: details[model]["calibration"]["temperature"] for model in scores}
     reliability = calibration.before_and_after(labels[test], drawn, temperatures, params.evaluate.bins)
     move = augmentation(params.augment, images.shape[1], params.seed)
-    shown = saliency.gallery(cam, manifest.iloc[test], images[test], drawn["finetuned"], params.evaluate.threshold)
+    shown = gradcam.gallery(cam, manifest.iloc[test], images[test], drawn["finetuned"], params.evaluate.threshold)
     beside = {"comparison": comparison, "controls": controls, "novelty": tried, "saliency": maps}
 
     with ExitStack() as stack:  # all outs take their places together, once the last is written

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from ctscan.backbones import build_backbone, weights_hash
-from ctscan.determinism import make_deterministic
-from ctscan.images import forward, image_batches
-from ctscan.manifest import image_paths, read_manifest
-from ctscan.models import save_model
-from ctscan.params import Params
-from ctscan.records import write_json
-from ctscan.stage import publish, run_stage
+from ctscan.core.determinism import make_deterministic
+from ctscan.core.json_files import write_json
+from ctscan.core.params import Params
+from ctscan.core.stage import publish, run_stage
+from ctscan.images.batches import image_batches
+from ctscan.images.manifest import image_paths, read_manifest
+from ctscan.model.backbone import build_backbone, weights_hash
+from ctscan.model.forward import forward
+from ctscan.model.saving import save_model
 
 import keras
 import numpy as np

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from ctscan.determinism import make_deterministic
-from ctscan.history import publish_history
-from ctscan.manifest import image_paths, read_manifest
-from ctscan.models import load_model, save_model
-from ctscan.params import Params
-from ctscan.phases import finetune
-from ctscan.stage import SCRATCH, checkpoint, publish, run_stage
+from ctscan.core.determinism import make_deterministic
+from ctscan.core.params import Params
+from ctscan.core.stage import SCRATCH, checkpoint, publish, run_stage
+from ctscan.images.manifest import image_paths, read_manifest
+from ctscan.model.saving import load_model, save_model
+from ctscan.training.history import publish_history
+from ctscan.training.phases import finetune
 
 import keras
 

@@ -7,12 +7,12 @@ split/manifest.csv, a row for each image; metrics/split.json.
 import shutil
 from pathlib import Path
 
-from ctscan.dataset import scan
-from ctscan.leakage import leak_report, thumbnails
-from ctscan.params import Params
-from ctscan.records import write_json
-from ctscan.splitting import assign_subsets
-from ctscan.stage import publish, run_stage
+from ctscan.core.json_files import write_json
+from ctscan.core.params import Params
+from ctscan.core.stage import publish, run_stage
+from ctscan.split.check import scan
+from ctscan.split.leakage import leak_report, thumbnails
+from ctscan.split.strategies import assign_subsets
 
 COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from ctscan.determinism import make_deterministic
-from ctscan.heads import build_head
-from ctscan.history import publish_history
-from ctscan.manifest import image_paths, read_manifest
-from ctscan.models import save_model
-from ctscan.params import Params
-from ctscan.phases import train_head
-from ctscan.stage import checkpoint, publish, run_stage
+from ctscan.core.determinism import make_deterministic
+from ctscan.core.params import Params
+from ctscan.core.stage import checkpoint, publish, run_stage
+from ctscan.images.manifest import image_paths, read_manifest
+from ctscan.model.head import build_head
+from ctscan.model.saving import save_model
+from ctscan.training.history import publish_history
+from ctscan.training.phases import train_head
 
 import keras
 import numpy as np

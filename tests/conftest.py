@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-REPO = Path(__file__).parents[1]
+from repository import REPO
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ctscan.heads import build_head
-from ctscan.params import Head
-from ctscan.seeds import derive_seed
+from ctscan.core.params import Head
+from ctscan.core.seeds import derive_seed
+from ctscan.model.head import build_head
 
 import keras
 import numpy as np
 import pytest
-from conftest import REPO
 from drawing import draw_dataset
+from repository import REPO
 
 HEAD = Head(units=1024, l2=0.01, dropout=0.5)
 

@@ -12,8 +12,8 @@ from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import pytest
 import yaml
-from conftest import REPO
 from PIL import Image
+from repository import REPO
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 

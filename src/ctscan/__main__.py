@@ -5,14 +5,14 @@ import os
 import sys
 from importlib import import_module
 
-from ctscan.errors import UserError
+from ctscan.core.errors import UserError
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
 # for: TensorFlow takes seconds, help should not.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "predict": ("ctscan.predict", "predict CT slices; with class folders, judge the model on them"),
-    "explain": ("ctscan.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
-    "export": ("ctscan.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
+    "predict": ("ctscan.inference.predict", "predict CT slices; with class folders, judge the model on them"),
+    "explain": ("ctscan.inference.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
+    "export": ("ctscan.inference.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
 }
 
 

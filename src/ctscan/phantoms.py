@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctscan.seeds import generator
+from ctscan.core.seeds import generator
 
 import numpy as np
 from numpy.typing import NDArray

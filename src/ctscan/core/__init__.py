@@ -1,0 +1,1 @@
+"""What every stage rests on: parameters, errors, random numbers, files, running and resuming."""

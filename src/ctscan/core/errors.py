@@ -1,0 +1,39 @@
+"""The one error a person is meant to read."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one line: what is wrong, where, and what to do.
+
+    `ctscan.core.stage.run_stage` prints it without a traceback and exits with status 1.
+    """
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`)",
+    errno.EACCES: "make the folder writable for you",
+    errno.EPERM: "make the folder writable for you",
+    errno.EROFS: "work on a disk that can be written to",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around all that writes to `path`: raises `UserError` where the system refuses it (full, read-only, no rights)."""
+    try:
+        yield
+    except OSError as error:
+        short_write = error.errno is None and str(error).endswith(" written")  # NumPy's only word on a full disk
+        if not short_write and error.errno not in _REMEDIES:
+            raise
+        number = error.errno or errno.ENOSPC
+        reason = error.strerror or "the disk took only a part of it"
+        raise UserError(
+            f"{error.filename or path}: {reason}; {_REMEDIES[number]} and run again, all that was finished is kept"
+        ) from None

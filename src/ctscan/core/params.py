@@ -1,0 +1,190 @@
+"""params.yaml: validated as a whole, handed to a stage in the parts that its `params:` declares."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from ctscan.core.errors import UserError
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+
+PARAMS_FILE = Path("params.yaml")
+PIPELINE_FILE = Path("dvc.yaml")
+
+
+def _reject_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a boolean is not a number")
+    return value
+
+
+# `dvc exp run -S lr=1e-5` writes `1e-05`, which YAML 1.1 reads as a string; lax mode parses it.
+Number = Annotated[float, BeforeValidator(_reject_bool)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml. No field has a default: params.yaml is the one place for values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """Reached only for an absent attribute: one that `select` left out, or a name that is no field."""
+        if name in type(self).model_fields:
+            raise UserError(f"dvc.yaml: this stage reads '{name}' without declaring it; add it to its params")
+        raise AttributeError(name)
+
+
+class Classes(Section):
+    positive: Text
+    negative: Text
+
+
+class Split(Section):
+    strategy: Literal["random", "blocked", "grouped"]
+    test_fraction: Annotated[Number, Field(gt=0, lt=1)]
+    val_fraction: Annotated[Number, Field(gt=0, lt=1)]
+    block_size: Annotated[StrictInt, Field(ge=1)]
+
+
+class Checks(Section):
+    min_size: Annotated[StrictInt, Field(ge=1)]
+
+
+class Head(Section):
+    units: Annotated[StrictInt, Field(ge=1)]
+    l2: Annotated[Number, Field(ge=0)]
+    dropout: Annotated[Number, Field(ge=0, lt=1)]
+
+
+class Augment(Section):
+    enabled: StrictBool
+    rotation: Annotated[Number, Field(ge=0, le=180)]
+    flip: StrictBool
+    zoom: Annotated[Number, Field(ge=0, lt=1)]
+
+
+class Training(Section):
+    epochs: Annotated[StrictInt, Field(ge=1)]
+    patience: Annotated[StrictInt, Field(ge=1)]
+
+
+class Finetune(Training):
+    schedule: Literal["constant", "cosine"]
+    normalization: Literal["frozen", "trained"]
+
+
+class Evaluate(Section):
+    threshold: Annotated[Number, Field(gt=0, lt=1)]
+    bootstrap: Annotated[StrictInt, Field(ge=100)]
+    bins: Annotated[StrictInt, Field(ge=2, le=100)]
+
+
+class Params(Section):
+    dataset: Text
+    backbone: Text
+    weights: Text
+    image_size: Annotated[StrictInt, Field(ge=32, le=2048)]
+    lr: Annotated[Number, Field(gt=0, le=1)]
+    finetune_lr: Annotated[Number, Field(gt=0, le=1)]
+    unfreeze_depth: Annotated[StrictInt, Field(ge=0)]
+    batch_size: Annotated[StrictInt, Field(ge=1)]
+    precision: Literal["float32", "mixed_bfloat16"]
+    seed: Annotated[StrictInt, Field(ge=0)]
+    classes: Classes
+    split: Split
+    checks: Checks
+    head: Head
+    augment: Augment
+    initial: Training
+    finetune: Finetune
+    evaluate: Evaluate
+
+
+def load_params(stage: str) -> Params:
+    """The params that `stage` declares in dvc.yaml; reading any other raises `UserError`.
+
+    Raises:
+        UserError: params.yaml is missing, is not YAML, or holds an unknown key, a wrong type or a value out of range.
+    """
+    declared = _read_yaml(PIPELINE_FILE)["stages"][stage].get("params", [])
+    return select(read_params(), declared)
+
+
+def read_params() -> Params:
+    """The whole of params.yaml, for a command that is no stage. Raises `UserError` as `load_params` does."""
+    return validate(_read_yaml(PARAMS_FILE))
+
+
+def pipeline() -> dict[str, Any]:
+    """dvc.yaml as it stands, templates unresolved."""
+    content: dict[str, Any] = _read_yaml(PIPELINE_FILE)
+    return content
+
+
+def validate(values: Any) -> Params:
+    """The whole of params.yaml, checked. Raises `UserError`: a line for each fault, with key, value and range."""
+    if not isinstance(values, dict):
+        raise UserError(f"{PARAMS_FILE}: expected keys and values; restore it with `git checkout {PARAMS_FILE}`")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(_describe(fault) for fault in error.errors())) from None
+    if params.classes.positive == params.classes.negative:
+        raise UserError(f"{PARAMS_FILE}: classes.positive and classes.negative are both '{params.classes.positive}'")
+    return params
+
+
+_AnySection = TypeVar("_AnySection", bound=Section)
+
+
+def select(section: _AnySection, declared: Iterable[str]) -> _AnySection:
+    """`section` with the declared keys alone: `lr`, a whole section `head`, or one key of it `head.units`."""
+    parts: dict[str, list[str]] = {}
+    for key in declared:
+        head, _, rest = key.partition(".")
+        parts.setdefault(head, []).append(rest)
+    kept = {}
+    for name, inner in parts.items():
+        value = getattr(section, name)
+        kept[name] = value if "" in inner else select(value, inner)
+    return type(section).model_construct(**kept)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not in this folder; run from the top of the repository") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _describe(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{PARAMS_FILE}: unknown key '{key}'; check the spelling"
+    if fault["type"] == "missing":
+        return f"{PARAMS_FILE}: key '{key}' is missing; it needs {_expected(fault['loc'])}"
+    return f"{PARAMS_FILE}: {key} = {fault['input']!r}; it needs {_expected(fault['loc'])}"
+
+
+def _expected(location: tuple[str, ...]) -> str:
+    """The type and range of a field in words."""
+    model: type[BaseModel] = Params
+    for name in location[:-1]:
+        model = model.model_fields[name].annotation  # type: ignore[assignment]
+    field = model.model_fields[location[-1]]
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(get_args(field.annotation))
+    nouns = {float: "a number", int: "an integer", bool: "true or false", str: "a text"}
+    noun = nouns.get(field.annotation, "a section of keys")  # type: ignore[arg-type]
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [
+        f"{sign} {getattr(mark, name)}"
+        for mark in field.metadata
+        for name, sign in signs.items()
+        if hasattr(mark, name)
+    ]
+    return " ".join([noun, " and ".join(bounds)]).strip()

@@ -1,0 +1,133 @@
+"""What every stage script does around its recipe: read its params, fail in one line, publish outs whole."""
+
+import hashlib
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ctscan.core.errors import UserError, writing
+from ctscan.core.params import Params, load_params, pipeline
+
+import zc.lockfile
+
+SCRATCH = Path(".scratch")
+ABANDONED = 14 * 24 * 3600  # seconds after which an untouched checkpoint is taken for forgotten
+
+
+def run_stage(name: str, recipe: Callable[[Params], None]) -> None:
+    """Run `recipe` on the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C."""
+    try:
+        recipe(load_params(name))
+    except UserError as error:
+        sys.exit(f"{name}: {error}")
+    except Exception as error:
+        # Raised inside tf.data, where images are read, it arrives quoted in an error of TensorFlow's.
+        quoted = re.search(r"\bUserError: (.+)", str(error))
+        if quoted is None:
+            raise
+        sys.exit(f"{name}: {quoted[1]}")
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; earlier results are as they were", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def checkpoint(stage: str) -> Iterator[Path]:
+    """The folder for what `stage` needs to continue after a kill; removed when the block ends without an error.
+
+    It belongs to the stage's inputs: other params, code or data have another folder, so a run never continues from
+    another experiment's state. Where another run with the same inputs holds it, this one gets a folder of its own,
+    which goes with the block.
+
+    Raises:
+        UserError: the folder can't be written to.
+    """
+    home = _checkpoints() / stage
+    folder = home / _fingerprint(stage)
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        _forget_abandoned(home, folder)
+        lock = _lock(folder)
+    if lock is None:
+        print(f"another run of {stage} holds {folder}: this one starts afresh, and again if it is interrupted")
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=home) as private:
+            yield Path(private)
+        return
+    try:
+        yield folder
+        done = folder.with_suffix(".done")  # renamed first: a kill amid the removal leaves no half checkpoint
+        _remove(done)
+        if folder.exists():
+            folder.rename(done)
+            _remove(done)
+    finally:
+        lock.close()
+
+
+def _checkpoints() -> Path:
+    """For a run with `--temp` or from the queue, whose workspace DVC deletes, in the repository that it came from."""
+    for folder in Path.cwd().parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2] / SCRATCH / "checkpoints"
+    return SCRATCH / "checkpoints"
+
+
+def _lock(folder: Path) -> zc.lockfile.LockFile | None:
+    """The lock on a checkpoint, which the system releases when its process dies; None where another process has it."""
+    try:
+        # Never unlinked on release: a process that had opened it before would then lock a name that is gone.
+        return zc.lockfile.LockFile(str(folder.with_suffix(".lock")))
+    except zc.lockfile.LockError:
+        return None
+
+
+def _forget_abandoned(home: Path, wanted: Path) -> None:
+    for folder in sorted(home.iterdir()):
+        if folder.stem != wanted.name and folder.stat().st_mtime < time.time() - ABANDONED:
+            _remove(folder)
+
+
+def _fingerprint(stage: str) -> str:
+    """A hash of all that DVC tracks as the input of `stage`: the content of its deps and its params."""
+    declared = pipeline()["stages"][stage]
+    digest = hashlib.sha256(load_params(stage).model_dump_json().encode())
+    for dependency in declared["deps"]:
+        path = Path(dependency)
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts:  # written by importing, no input of the stage
+                digest.update(str(file).encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """A scratch path to write an out to; it takes the place of `path` only when the block ends without an error.
+
+    DVC keeps outs marked `persist` in place while a stage runs, so a failed stage leaves the earlier result whole.
+    A block that makes a folder publishes a folder. Raises `UserError` where the disk is full or can't be written to.
+    """
+    fresh = SCRATCH / "publish" / path
+    with writing(path):
+        _remove(fresh)
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield fresh
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if fresh.is_dir():
+                _remove(path)
+            fresh.replace(path)
+        finally:
+            _remove(fresh)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The study's dataset and published weights: getting them and comparing them with their pins."""

@@ -1,0 +1,200 @@
+"""Grad-CAM: what in a slice speaks for the class that the network calls it, and whether such a map says anything.
+
+A map is made as by Selvaraju et al. (2017): the feature maps of one layer, each weighted by the gradient of the class
+score averaged over its pixels, are summed, and what is negative becomes 0. Of a single sigmoid, the score of the
+positive class is the logit and that of the negative class minus the logit; explained is the class that is predicted.
+A map shows what the score is sensitive to. It is no evidence that the network looks at disease.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctscan.core.errors import UserError
+from ctscan.core.seeds import derive_seed
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from PIL import Image
+from scipy.special import expit
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+BATCH = 8
+COMPARED = 32  # slices that the sanity check averages over
+
+
+class GradCam:
+    """Maps of a whole network, as `phases.finetune` builds it, at one layer of its backbone.
+
+    Whatever fine-tuning froze, gradients reach the layer, and BatchNormalization and dropout are in inference mode.
+
+    Args:
+        model: from slices (n, s, s, 1) to probabilities (n, 1), with the layers `base` and `head`.
+        layer: of `base`; None is the one that gives its output.
+
+    Raises:
+        UserError: `layer` is no layer of `base` that gives feature maps (n, h, w, d).
+    """
+
+    def __init__(self, model: keras.Model, layer: str | None = None) -> None:
+        self.model = model
+        base = model.get_layer("base")
+        found = _find(base, layer)
+        self.layer: str = found.name
+        tapped = keras.Model(base.input, [found.output, base.output])
+        preprocess = keras.Model(model.input, model.get_layer("preprocessing").output)
+        pooling, head = model.get_layer("pooling"), model.get_layer("head")
+        # Before the sigmoid: where a float32 probability is 1, its logit is lost.
+        hidden, last = keras.Model(head.inputs, head.layers[-1].input), head.layers[-1]
+
+        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
+        def weigh(slices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """Logits (n, 1) and the weighted sum of the feature maps (n, h, w), for the positive class."""
+            inputs = preprocess(slices, training=False)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(inputs)
+                maps, features = tapped(inputs, training=False)
+                logit = tf.cast(hidden(pooling(features), training=False), tf.float32) @ last.kernel + last.bias
+            weights = tf.reduce_mean(tf.cast(tape.gradient(logit, maps), tf.float32), (1, 2))
+            return logit, tf.einsum("nhwd,nd->nhw", tf.cast(maps, tf.float32), weights)
+
+        self._weigh = weigh
+
+    def explain(self, slices: np.ndarray, threshold: float, positive: np.ndarray | None = None) -> "Maps":
+        """Maps of `slices` (n, s, s, 1) uint8.
+
+        Args:
+            threshold: a probability at or above it predicts the positive class.
+            positive: (n,) bool, the classes to explain instead of the predicted ones.
+        """
+        parts = [self._weigh(slices[start : start + BATCH]) for start in range(0, len(slices), BATCH)]
+        logits, signed = (np.concatenate(part) for part in zip(*parts, strict=True))
+        probabilities = expit(logits[:, 0].astype(float))
+        called = probabilities >= threshold if positive is None else positive
+        return Maps(probabilities, np.maximum(np.where(called, 1, -1)[:, None, None] * signed, 0))
+
+
+class Maps(NamedTuple):
+    """Probabilities (n,) of the positive class, and maps (n, h, w) >= 0 at the resolution of the layer."""
+
+    probabilities: np.ndarray
+    maps: np.ndarray
+
+
+def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
+    """Maps (n, h, w) as float32 (n, size, size): bilinear, each scaled so that its highest value is 1.
+
+    A map that is 0 everywhere, where nothing speaks for the class, stays so.
+    """
+    peaks = maps.max((1, 2), keepdims=True)
+    scaled = np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0).astype(np.float32)
+    return np.stack(
+        [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BILINEAR)) for one in scaled]
+    )
+
+
+def randomised(cam: GradCam, seed: int) -> Iterator[tuple[str, GradCam]]:
+    """`cam` of the network with weights re-drawn by their layers' initialisers: of the head (`head`), of all (`all`).
+
+    The two ends of the cascade of Adebayo et al. (2018). Both are one network that changes in between, so be done with
+    the first before asking for the second.
+    """
+    keras.utils.set_random_seed(derive_seed(seed, "saliency"))
+    fresh = keras.models.clone_model(cam.model)
+    random_cam, base = GradCam(fresh, cam.layer), fresh.get_layer("base")
+    drawn = base.get_weights()
+    base.set_weights(cam.model.get_layer("base").get_weights())
+    yield "head", random_cam
+    base.set_weights(drawn)
+    yield "all", random_cam
+
+
+def similarity(maps: np.ndarray, others: np.ndarray) -> dict[str, Any]:
+    """Spearman's rank correlation of maps (n, h, w), each with the other of its slice: mean over slices, in [-1, 1].
+
+    Where one of the two is the same everywhere, ranks don't exist: `undefined` counts such pairs, which are left
+    out. The mean is None where no pair is left.
+    """
+    pairs = [(a.ravel(), b.ravel()) for a, b in zip(maps, others, strict=True)]
+    ranked = [float(spearmanr(a, b).statistic) for a, b in pairs if np.ptp(a) > 0 and np.ptp(b) > 0]
+    mean = float(np.mean(ranked)) if ranked else None
+    return {"spearman": mean, "slices": len(ranked), "undefined": len(pairs) - len(ranked)}
+
+
+def sanity_check(cam: GradCam, slices: np.ndarray, threshold: float, seed: int) -> dict[str, Any]:
+    """How much the maps of `cam` resemble those of networks that know less, by level of `randomised`.
+
+    A trained network whose maps resemble those of a random one (towards 1) draws the image, not what it learned
+    (Adebayo et al. 2018). The class explained is the one that the trained network predicts, in both. Up to `COMPARED`
+    of `slices` (n, s, s, 1), evenly spaced, are enough.
+    """
+    slices = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
+    trained = cam.explain(slices, threshold)
+    called = trained.probabilities >= threshold
+    levels = {
+        level: similarity(trained.maps, other.explain(slices, threshold, called).maps)
+        for level, other in tqdm(randomised(cam, seed), desc="maps of random weights", total=2, unit="network")
+    }
+    return {"layer": cam.layer, "resolution": list(trained.maps.shape[1:]), "levels": levels}
+
+
+def gallery(
+    cam: GradCam, manifest: pd.DataFrame, slices: np.ndarray, scores: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The slices of a subset that `choose_examples` names, for `figures.draw_saliency`.
+
+    Args:
+        manifest: rows (path, label) of the subset; slices: (n, s, s, 1); scores: (n,) of the network.
+
+    Returns:
+        Slices (k, s, s), their maps (k, s, s) in [0, 1], and a title each.
+    """
+    chosen = choose_examples(manifest["label"].to_numpy(), scores, threshold)
+    rows = [row for row, _ in chosen]
+    maps = cam.explain(slices[rows], threshold).maps
+    titles = [f"{role}\n{Path(manifest['path'].iloc[row]).stem}: {scores[row]:.4f}" for row, role in chosen]
+    return slices[rows, ..., 0], enlarge(maps, slices.shape[1]), titles
+
+
+def choose_examples(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[tuple[int, str]]:
+    """Of true and false positives and negatives the most and the least certain: up to eight, where they exist.
+
+    Certain is far from the threshold; of equals, the first. The result is their positions in `scores` (n,), each with
+    what it stands for, such as `true positive, most certain`.
+    """
+    called = scores >= threshold
+    chosen = []
+    for label, positive in ((1, True), (0, True), (0, False), (1, False)):
+        rows = np.flatnonzero((labels == label) & (called == positive))
+        rows = rows[np.argsort(-np.abs(scores[rows] - threshold), kind="stable")]
+        kind = f"{'true' if label == positive else 'false'} {'positive' if positive else 'negative'}"
+        for row, extreme in zip((rows[:1], rows[1:][-1:]), ("most", "least"), strict=True):
+            chosen += [(int(at), f"{kind}, {extreme} certain") for at in row]
+    return chosen
+
+
+def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The share of each map (n, s, s) >= 0 that lies in its mask (n, s, s), both in [0, 1]; NaN of a map that is 0."""
+    total = maps.sum((1, 2))
+    shares: np.ndarray = np.full(len(maps), np.nan)
+    np.divide((maps * masks).sum((1, 2)), total, out=shares, where=total > 0)
+    return shares
+
+
+def _find(base: keras.Model, name: str | None) -> keras.layers.Layer:
+    spatial = [layer for layer in base.layers if _is_spatial(layer)]
+    for layer in spatial:
+        if layer.name == name or (name is None and layer.output is base.output):
+            return layer
+    last = {tuple(layer.output.shape[1:3]): layer.name for layer in spatial}
+    some = ", ".join(f"{layer} ({height}x{width})" for (height, width), layer in last.items())
+    raise UserError(f"'{name}' is no layer of this backbone with feature maps; the last of each size: {some}")
+
+
+def _is_spatial(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.layers.InputLayer | keras.Model):  # what a nested model gives is not in the outer graph
+        return False
+    return len(getattr(layer.output, "shape", ())) == 4

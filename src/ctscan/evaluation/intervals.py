@@ -1,0 +1,206 @@
+"""Bootstrap 95 % intervals, and the paired comparison of two models on the same images.
+
+Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile method. A resample is kept as how often it holds
+each image, so that every metric of all resamples is a few matrix operations.
+"""
+
+from typing import Any, NamedTuple
+
+from ctscan.core import seeds
+from ctscan.core.errors import UserError
+from ctscan.evaluation.metrics import HEADLINE, Labels, Scores, checked, checked_labels
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+LEVEL = 0.95
+GRID = np.linspace(0, 1, 101)
+# Rates are quotients and grid points sums: without a margin, rounding decides on which side of a step a point falls.
+ROUNDING = 1e-12
+
+Counts = npt.NDArray[np.float64]
+
+
+class Resamples(NamedTuple):
+    """Bootstrap resamples of one test set; `counts[b, i]` is how often resample b holds image i, shape (b, n)."""
+
+    counts: Counts
+    resampled: str  # "group" or "image"
+    units: int  # groups or images in the set
+
+    def describe(self) -> dict[str, Any]:
+        return {"resampled": self.resampled, "units": self.units, "resamples": len(self.counts), "level": LEVEL}
+
+
+def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int, seed: int, name: str) -> Resamples:
+    """Resamples with replacement, of whole groups where `groups` (n,) is given, of images else.
+
+    A resample without both classes is drawn again. The same labels, groups and seed give the same resamples, whatever
+    the model, which makes differences between models paired.
+
+    Raises:
+        UserError: labels that `checked_labels` refuses, not one group per image, or fewer than two groups.
+    """
+    truth = checked_labels(labels, name)
+    units, unit_of_image = len(truth), np.arange(len(truth))
+    if groups is not None:
+        group = np.asarray(groups)
+        if group.shape != truth.shape:
+            raise UserError(f"{name}: {len(truth)} images but groups of shape {group.shape}; give each image one group")
+        names, unit_of_image = np.unique(group, return_inverse=True)
+        units = len(names)
+        if units < 2:
+            raise UserError(f"{name}: all images are of one group, which can't be resampled; split otherwise")
+    rng = seeds.generator(seed, "bootstrap")
+    kept: list[Counts] = []
+    missing = resamples
+    while missing:
+        drawn = rng.multinomial(units, np.full(units, 1 / units), size=missing)[:, unit_of_image].astype(np.float64)
+        positives = drawn @ truth
+        kept.append(drawn[(positives > 0) & (positives < drawn.sum(axis=1))])
+        missing -= len(kept[-1])
+    return Resamples(np.concatenate(kept), "image" if groups is None else "group", units)
+
+
+def headline_intervals(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, resamples: Resamples, name: str
+) -> dict[str, Any]:
+    """`{metric: {"low", "high"}}` for each metric in `HEADLINE`, with what was resampled beside it.
+
+    A perfect metric has an interval of no width: the percentile method can't see errors that the set doesn't hold.
+    Raises `UserError` as `checked` does.
+    """
+    truth, values = checked(labels, scores, name)
+    table = _headline(truth, values, threshold, resamples.counts)
+    return {**resamples.describe(), **{metric: _interval(table[metric]) for metric in HEADLINE}}
+
+
+def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
+    """ROC curve on a fixed grid of false-positive rates, with a pointwise band.
+
+    `points` holds `fpr`, `tpr` (of the set itself), `low` and `high` (of the resamples) at 101 rates from 0 to 1.
+    Between thresholds the curve is linear; where it rises vertically the upper end counts. Raises `UserError` as
+    `checked` does.
+    """
+    truth, values = checked(labels, scores, name)
+    observed = _tpr_on_grid(truth, values, np.ones((1, len(truth))))[0]
+    return {
+        **resamples.describe(),
+        "points": _band("fpr", "tpr", observed, _tpr_on_grid(truth, values, resamples.counts)),
+    }
+
+
+def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
+    """Precision on a fixed grid of recalls, with a pointwise band.
+
+    `points` holds `recall`, `precision` (of the set itself), `low` and `high` (of the resamples) at 101 recalls from
+    0 to 1: the precision at the highest threshold that reaches the recall; at recall 0, at the first true positive.
+    Linear interpolation would be too kind (Davis & Goadrich 2006). Raises `UserError` as `checked` does.
+    """
+    truth, values = checked(labels, scores, name)
+    observed = _precision_on_grid(truth, values, np.ones((1, len(truth))))[0]
+    drawn = _precision_on_grid(truth, values, resamples.counts)
+    return {**resamples.describe(), "points": _band("recall", "precision", observed, drawn)}
+
+
+def mcnemar(
+    labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, threshold: float, name: str
+) -> dict[str, float]:
+    """Exact McNemar test of two models' calls on the same images (McNemar 1947; two-sided binomial).
+
+    Returns `first_only` and `second_only`, the images that one model alone calls rightly, and `p_value` in [0, 1]. The
+    test takes images as independent: where several are of one patient, p is too small. Raises `UserError` as `checked`
+    does.
+    """
+    truth, first_scores = checked(labels, first, f"{name}, first model")
+    _, second_scores = checked(labels, second, f"{name}, second model")
+    first_right = (first_scores >= threshold) == truth
+    second_right = (second_scores >= threshold) == truth
+    first_only = int((first_right & ~second_right).sum())
+    second_only = int((second_right & ~first_right).sum())
+    discordant = first_only + second_only
+    p_value = float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
+    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
+
+
+def auc_difference(
+    labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, resamples: Resamples, name: str
+) -> dict[str, Any]:
+    """ROC AUC of the second model less that of the first, in [-1, 1]: `difference`, `low`, `high`.
+
+    Both are taken on the same resamples. Raises `UserError` as `checked` does.
+    """
+    truth, first_scores = checked(labels, first, f"{name}, first model")
+    _, second_scores = checked(labels, second, f"{name}, second model")
+
+    def difference(counts: Counts) -> npt.NDArray[np.float64]:
+        return weighted_auc(truth, second_scores, counts) - weighted_auc(truth, first_scores, counts)
+
+    observed = float(difference(np.ones((1, len(truth))))[0])
+    return {**resamples.describe(), "difference": observed, **_interval(difference(resamples.counts))}
+
+
+def weighted_auc(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[np.float64]:
+    """ROC AUC of each row of `counts` (b, n), shape (b,); a tie between the classes counts one half."""
+    true, false = _cumulated(labels, scores, counts)
+    rise = np.diff(true, axis=1, prepend=0)
+    run = np.diff(false, axis=1, prepend=0)
+    area: npt.NDArray[np.float64] = (run * (true - rise / 2)).sum(axis=1) / (true[:, -1] * false[:, -1])
+    return area
+
+
+def _headline(labels: Labels, scores: Scores, threshold: float, counts: Counts) -> dict[str, npt.NDArray[np.float64]]:
+    called = scores >= threshold
+    hits = counts @ (called & (labels == 1))
+    calls = counts @ called
+    positives = counts @ labels
+    return {
+        "accuracy": counts @ (called == labels) / counts.sum(axis=1),
+        "precision": hits / np.maximum(calls, 1),
+        "recall": hits / positives,
+        "f1": 2 * hits / (calls + positives),
+        "roc_auc": weighted_auc(labels, scores, counts),
+    }
+
+
+def _cumulated(labels: Labels, scores: Scores, counts: Counts) -> tuple[Counts, Counts]:
+    """True and false positives at each distinct score as threshold, from the highest down; each (b, distinct)."""
+    order = np.argsort(-scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
+    true = np.add.reduceat((counts * labels)[:, order], starts, axis=1)
+    false = np.add.reduceat((counts * (1 - labels))[:, order], starts, axis=1)
+    return true.cumsum(axis=1), false.cumsum(axis=1)
+
+
+def _tpr_on_grid(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[np.float64]:
+    true, false = (np.pad(column, ((0, 0), (1, 0))) for column in _cumulated(labels, scores, counts))
+    tpr, fpr = true / true[:, -1:], false / false[:, -1:]
+    return np.stack([np.interp(GRID + ROUNDING, x, y) for x, y in zip(fpr, tpr, strict=True)])
+
+
+def _precision_on_grid(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[np.float64]:
+    true, false = _cumulated(labels, scores, counts)
+    recall = true / true[:, -1:]
+    targets = np.maximum(GRID - ROUNDING, ROUNDING)
+    reached = np.stack([np.searchsorted(row, targets) for row in recall])
+    hits = np.take_along_axis(true, reached, axis=1)
+    precision: npt.NDArray[np.float64] = hits / (hits + np.take_along_axis(false, reached, axis=1))
+    return precision
+
+
+def _band(x: str, y: str, observed: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> list[dict[str, float]]:
+    low, high = _quantiles(drawn)
+    columns = {x: GRID, y: observed, "low": low, "high": high}
+    return [dict(zip(columns, row, strict=True)) for row in np.column_stack(list(columns.values())).tolist()]
+
+
+def _interval(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    low, high = _quantiles(values)
+    return {"low": float(low), "high": float(high)}
+
+
+def _quantiles(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    tail = (1 - LEVEL) / 2
+    ends: npt.NDArray[np.float64] = np.quantile(values, [tail, 1 - tail], axis=0)
+    return ends

@@ -1,0 +1,161 @@
+"""How unlike the training images a slice is: a notice for what the model was never shown.
+
+Two distances, because each misses what the other sees: the nearest neighbour among training images in the fine-tuned
+network's pooled features, brought to length 1 (Sun et al. 2022), and Mahalanobis' on six statistics of the greys. Each
+is divided by its 95 % quantile on validation. The larger of the two is divided by what validation says, with 95 %
+confidence, that 95 % of all such slices stay below: above 1 is unlike.
+
+It tells what is no chest CT slice. A chest CT of another hospital, window or orientation may pass: `near` in
+metrics/details.json says how often that happens.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctscan.core.errors import UserError
+from ctscan.core.seeds import generator
+from ctscan.evaluation import unfamiliar_images
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+from tqdm import tqdm
+
+LEVEL = 0.95  # of slices like the training images pass
+CONFIDENCE = 0.95  # that they do, over draws of the validation images
+REFERENCES = 512  # training images that are kept to compare with
+DRAWN = 32  # pictures of each kind that the notice is tried on
+BATCH = 32  # as `batches.INFERENCE_BATCH`
+
+Features = npt.NDArray[np.float64]
+Images = npt.NDArray[np.uint8]
+Network = Callable[[Images], Any]  # a model of `with_features`, called with slices
+
+
+class Novelty(NamedTuple):
+    """What a slice is compared with."""
+
+    references: Features  # (r, d) features of training images, of length 1
+    centre: Features  # (6,) mean of the statistics of the training images
+    precision: Features  # (6, 6) inverse covariance of those
+    scales: Features  # (3,) of both distances and of the larger of the two
+
+    def score(self, slices: Images, features: npt.ArrayLike) -> Features:
+        """(n,), above 1 where unlike the training images; of slices (n, s, s) and their features (n, d)."""
+        both = np.column_stack(_distances(self, slices, np.asarray(features, np.float64))) / self.scales[:2]
+        larger: Features = both.max(axis=1) / self.scales[2]
+        return larger
+
+    def save(self, path: Path) -> None:
+        """As .npz, which NumPy writes without a clock: equal content is equal bytes."""
+        np.savez(path, **self._asdict())
+
+
+def load(path: Path) -> Novelty:
+    """Raises `UserError` where the file is missing or damaged."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Novelty(**arrays)
+    except Exception as error:  # a damaged zip gives errors of any type
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged ({reason}); get it again with `dvc checkout --force {path}`") from None
+
+
+def with_features(classifier: keras.Model) -> keras.Model:
+    """The fine-tuned `classifier` with a second output: its pooled features (n, d), from the same pass."""
+    return keras.Model(classifier.input, [classifier.output, classifier.get_layer("pooling").output])
+
+
+def observe(network: Network, slices: Images, title: str) -> tuple[Features, Features]:
+    """Probabilities (n,) and features (n, d) float64 that `network` gives of slices (n, s, s, 1)."""
+    batches = [
+        network(slices[start : start + BATCH]) for start in tqdm(range(0, len(slices), BATCH), desc=title, unit="batch")
+    ]
+    probabilities, features = (np.concatenate(outputs).astype(float) for outputs in zip(*batches, strict=True))
+    return probabilities[:, 0], features
+
+
+def reference_rows(train: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.intp]:
+    """Up to `REFERENCES` of the positions `train`, in their order, drawn without replacement."""
+    number = min(REFERENCES, len(train))
+    return np.sort(generator(seed, "novelty references").choice(train, number, replace=False))
+
+
+def fit(train: Images, train_features: Features, val: Images, val_features: Features) -> Novelty:
+    """From training and validation slices (n, s, s) and their features (n, d)."""
+    from sklearn.covariance import LedoitWolf  # takes a second, which a prediction need not wait for
+
+    statistics = _statistics(train)
+    shrunk = LedoitWolf().fit(statistics)
+    unscaled = Novelty(_unit(train_features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
+    distances = _distances(unscaled, val, val_features)
+    # A network whose features are all alike has distances of 0, which nothing can be divided by.
+    scales = [max(float(np.quantile(distance, LEVEL)), float(np.finfo(np.float32).tiny)) for distance in distances]
+    larger = (np.column_stack(distances) / scales).max(axis=1)
+    return unscaled._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
+
+
+def validate(notice: Novelty, network: Network, test: Images, test_features: Features, seed: int) -> dict[str, Any]:
+    """What metrics/details.json holds of the notice: the share of test slices (n, s, s) that pass it, the shares that
+    it catches of what is no chest CT slice (`far`), and of chest CT slices shown otherwise (`near`)."""
+
+    def caught(kind: str, pictures: Images) -> float:
+        _, features = observe(network, pictures[..., None], f"notice: {kind}")
+        return float((notice.score(pictures, features) > 1).mean())
+
+    some = test[:: max(1, len(test) // DRAWN)][:DRAWN]
+    return {
+        "references": len(notice.references),
+        "level": LEVEL,
+        "test_passes": float((notice.score(test, test_features) <= 1).mean()),
+        "far": {kind: caught(kind, pictures) for kind, pictures in unfamiliar_images.far(some, DRAWN, seed).items()},
+        "near": {kind: caught(kind, pictures) for kind, pictures in unfamiliar_images.near(some).items()},
+    }
+
+
+def _distances(notice: Novelty, slices: Images, features: Features) -> tuple[Features, Features]:
+    nearest = cdist(_unit(features), notice.references).min(axis=1)
+    deviation = _statistics(slices) - notice.centre
+    return nearest, np.sqrt(np.einsum("ni,ij,nj->n", deviation, notice.precision, deviation))
+
+
+def _tolerance_limit(distances: Features) -> float:
+    """What `LEVEL` of all such distances stay below, with `CONFIDENCE`; of fewer than 59, the largest (Wilks 1941)."""
+    from scipy.stats import binom  # takes half a second, which a prediction need not wait for
+
+    rank = int(binom.ppf(CONFIDENCE, len(distances), LEVEL))
+    return float(np.sort(distances)[min(rank, len(distances) - 1)])
+
+
+def _unit(features: Features) -> Features:
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: Features = features / np.where(lengths > 0, lengths, 1)
+    return unit
+
+
+def _statistics(slices: Images) -> Features:
+    """(n, 6): mean, deviation, shares of dark and of bright pixels, step between neighbours, upper and lower edge.
+
+    Greys are in [0, 1], so that all six are of one order.
+    """
+    # In batches, because each pixel takes a few numbers of eight bytes meanwhile.
+    return np.concatenate([_batch_statistics(slices[at : at + BATCH]) for at in range(0, len(slices), BATCH)])
+
+
+def _batch_statistics(slices: Images) -> Features:
+    greys = slices / 255
+    steps = sum(np.abs(np.diff(greys, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))
+    return np.column_stack(
+        [
+            greys.mean(axis=(1, 2)),
+            greys.std(axis=(1, 2)),
+            (slices < 16).mean(axis=(1, 2)),
+            (slices > 240).mean(axis=(1, 2)),
+            steps,
+            greys[:, [0, -1]].mean(axis=(1, 2)),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Comparing, repeating, recording and verifying runs."""

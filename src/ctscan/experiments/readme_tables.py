@@ -1,0 +1,158 @@
+"""The figures that README.md, MODEL_CARD.md and benchmarks/README.md show, taken from the files that hold them.
+
+A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- end -->` after it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ctscan.core.errors import UserError
+from ctscan.evaluation.metrics import HEADLINE
+from ctscan.evaluation.tables import interval, results_table
+from ctscan.experiments.spread import label, table
+
+PAGES = ("README.md", "MODEL_CARD.md", "benchmarks/README.md")
+MODELS = ("initial", "finetuned")
+BASELINES = ("nearest_neighbour", "hog_svm")
+UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
+TIMED = {
+    "phase_1": "phase 1, initial",
+    "phase_2": "phase 2, fine-tuning",
+    "total": "whole run",
+    "peak_mib": "peak memory",
+    "auc_initial": "test AUC, initial",
+    "auc_finetuned": "test AUC, fine-tuned",
+}
+MARK = re.compile(r"(?<=<!-- figures: )([^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def fill(text: str, root: Path) -> str:
+    """`text` with the table at each mark made anew from the files under `root`.
+
+    Raises:
+        UserError: a mark of no known name.
+    """
+
+    def anew(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in TABLES:
+            raise UserError(f"no figures are called '{name}'; known are {', '.join(TABLES)}")
+        return f"{name}{match[2]}{TABLES[name](root)}\n"
+
+    return MARK.sub(anew, text)
+
+
+def sample_run(root: Path) -> str:
+    details = _json(root / "metrics/details.json")
+    return f"```text\n{results_table({model: details[model] for model in MODELS})}\n```"
+
+
+def results(root: Path) -> str:
+    """The study's figures, and those of each run here with 95 % intervals, as Markdown."""
+    rows = [["test images", *(label(metric) for metric in HEADLINE)]]
+    for row in _json(root / "studies/published.json")["rows"]:
+        rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
+    for title, folder in _runs(root):
+        details = _json(folder / "metrics/details.json")
+        for model in MODELS:
+            report = details[model]
+            cells = (_between(report["test"][metric], report["intervals"][metric]) for metric in HEADLINE)
+            rows.append([f"{title}, {label(model)}", *cells])
+        if folder != root:
+            controls = {row["name"]: row for row in details["controls"]}
+            for name in BASELINES:
+                row = controls[name]
+                empty = [""] * (len(HEADLINE) - 2)
+                rows.append(
+                    [f"{title}, *{label(name)}*", _short(row["accuracy"]), *empty, _between(row["roc_auc"], row)]
+                )
+    return _markdown(rows)
+
+
+def random_against_blocked(root: Path) -> str:
+    folder = root / "studies/random-vs-blocked"
+    text = table([_json(folder / f"{name}.json") for name in ("random", "blocked")])
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+def notice_and_maps(root: Path) -> str:
+    """Of each run, what the notice lets pass and catches, and what maps of random networks resemble, as Markdown."""
+    rows = [
+        ["run", "test slices that pass", "caught: far", "caught: near", "maps alike, head re-drawn", "all re-drawn"]
+    ]
+    for title, folder in _runs(root):
+        details = _json(folder / "metrics/details.json")
+        notice, levels = details["novelty"], details["saliency"]["levels"]
+        caught = (
+            ", ".join(f"{label(kind)} {_short(share)}" for kind, share in notice[far].items())
+            for far in ("far", "near")
+        )
+        alike = (
+            f"{level['spearman']:.2f} of {level['slices']}" if level["slices"] else "no map but 0"
+            for level in (levels["head"], levels["all"])
+        )
+        rows.append([title, _short(notice["test_passes"]), *caught, *alike])
+    return _markdown(rows)
+
+
+def benchmark(root: Path) -> str:
+    """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
+    result = _json(root / "benchmarks/results.json")["comparison"]
+    settings = result["settings"]
+    images = sum(settings["images"].values())
+    rows = [[f"{images} slices, {settings['epochs']} + {settings['finetune_epochs']} epochs", *TIMED.values()]]
+    for way, middle in result["medians"].items():
+        rows.append([way, *(f"{middle[column]:.0f} {unit}" for column, unit in UNITS.items()), *_aucs(middle, ".3f")])
+    for way, ratio in result["ratios"].items():
+        rows.append([f"**plain / {way}**", *(f"**{ratio[column]:.2f}**" for column in UNITS), *_aucs(ratio, "+.3f")])
+    return _markdown(rows)
+
+
+def growth(root: Path) -> str:
+    """Seconds and memory of the way here on a set of images, on twice and on four times as many, as Markdown."""
+    rows = [["images", "seconds", "ms for each further image", "peak memory"]]
+    for row in _json(root / "benchmarks/results.json")["growth"]["rows"]:
+        further = row["seconds_per_further_image"]
+        cells = [f"{row['seconds']:.0f}", f"{1000 * further:.0f}" if further else "", f"{row['peak_mib']:.0f} MiB"]
+        rows.append([str(row["images"]), *cells])
+    return _markdown(rows)
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {
+    "sample-run": sample_run,
+    "results": results,
+    "random-against-blocked": random_against_blocked,
+    "notice-and-maps": notice_and_maps,
+    "benchmark": benchmark,
+    "growth": growth,
+}
+
+
+def _runs(root: Path) -> list[tuple[str, Path]]:
+    """The run at the top, which is on the sample, and those that studies/ keeps, with their titles."""
+    kept = sorted(path.parents[1] for path in (root / "studies").glob("*/metrics/details.json"))
+    return [("synthetic sample", root), *((f"[{path.name}](studies/{path.name})", path) for path in kept)]
+
+
+def _aucs(values: Mapping[str, float], form: str) -> list[str]:
+    return [f"{values[column]:{form}}" for column in ("auc_initial", "auc_finetuned")]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _between(value: float, bounds: Mapping[str, float]) -> str:
+    return f"{_short(value)} ({interval(bounds, _short)})"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,150 @@
+"""Try every combination of some values, two runs at a time, and rank them on validation.
+
+    python src/sweep.py lr=1e-4,3e-4,1e-3
+    python src/sweep.py finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
+
+Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
+before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
+are on, are not run again: a sweep that was interrupted goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Collection
+from itertools import product
+from typing import Any
+
+from ctscan.core.errors import UserError
+from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
+
+import dvc.api
+import pandas as pd
+import yaml
+from dvc.repo import Repo
+
+METRICS = {"train-initial": "metrics/initial.json", "finetune": "metrics/finetune.json"}
+UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
+COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
+
+
+def main() -> None:
+    """Exits 1 after a `UserError` or where a run failed, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
+    parser.add_argument("--until", choices=METRICS, default="train-initial", help="last stage (default train-initial)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
+    options = parser.parse_args()
+    try:
+        experiments = combinations(options.grid, read_params(), options.until)
+        require_committed()
+        require_own_queue(experiments)
+        queue(experiments, options.until)
+        _dvc("exp", "run", "--run-all", "--jobs", str(options.workers))
+        ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[options.until])
+    except UserError as error:
+        sys.exit(f"sweep: {error}")
+    except KeyboardInterrupt:
+        print(
+            "\nsweep: interrupted; `dvc queue status` says what still runs, `dvc queue kill` ends it", file=sys.stderr
+        )
+        sys.exit(130)
+    print(ranked.to_string(index=False, float_format="{:.4f}".format))
+    missing = set(experiments) - set(ranked["experiment"])
+    if missing:
+        sys.exit(f"sweep: no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
+    best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
+    print(f"\nbest on validation: dvc exp run {best}")
+
+
+def require_committed() -> None:
+    """Raises `UserError` where params.yaml is not that of HEAD: experiments are known by HEAD and what was varied."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)], check=False).returncode:
+        raise UserError(f"{PARAMS_FILE} is not as committed; commit it, or vary its values here")
+
+
+def require_own_queue(experiments: Collection[str]) -> None:
+    """Raises `UserError` where others than `experiments` wait in DVC's queue, which runs as a whole."""
+    others = sorted(set(waiting()) - set(experiments))
+    if others:
+        raise UserError(
+            f"{', '.join(others)} in DVC's queue would run too; `dvc queue start` runs what waits, `dvc queue remove "
+            f"{others[0]}` forgets it"
+        )
+
+
+def waiting() -> list[str]:
+    """The experiments that wait in DVC's queue, from whatever commit: names, or revisions of those without."""
+    with Repo() as repo:
+        tasks = repo.experiments.celery_queue.status()
+    return [task["name"] or task["rev"][:7] for task in tasks if task["status"] == "Queued"]
+
+
+def combinations(grid: list[str], params: Params, stage: str) -> dict[str, list[str]]:
+    """The name of each experiment that ends with `stage`, and its settings `key=value`.
+
+    Raises:
+        UserError: an argument without values, a key that params.yaml doesn't hold, a value out of its range.
+    """
+    axes = []
+    for argument in grid:
+        key, _, values = argument.partition("=")
+        if not key or not all(values.split(",")):
+            raise UserError(f"'{argument}': write a key of params.yaml, =, and values between commas, as lr=1e-4,1e-3")
+        axes.append([f"{key}={value}" for value in dict.fromkeys(values.split(","))])
+    prefix = "" if stage == "train-initial" else f"{stage},"
+    experiments = {prefix + ",".join(settings).replace("/", "_"): list(settings) for settings in product(*axes)}
+    for settings in experiments.values():
+        validate(_with(params.model_dump(), settings))
+    return experiments
+
+
+def _with(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.get(section, {})
+        if not isinstance(place, dict) or name not in place:
+            raise UserError(f"'{setting}': params.yaml holds no key '{key}'; check the spelling")
+        place[name] = yaml.safe_load(value)
+    return values
+
+
+def queue(experiments: dict[str, list[str]], stage: str) -> None:
+    """Queue those of `experiments` that the commit at HEAD doesn't have yet. Raises `UserError` where DVC refuses."""
+    known = [row.get("Experiment") for row in dvc.api.exp_show() if row.get("State") != "Failed"]
+    for name, settings in experiments.items():
+        if name in known:
+            print(f"{name}: there already")
+            continue
+        changes = [part for setting in settings for part in ("--set-param", setting)]
+        _dvc("exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
+        print(f"{name}: queued")
+
+
+def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.DataFrame:
+    """The finished experiments among `names`, the highest validation AUC first; `rows` as `dvc.api.exp_show` gives."""
+    finished = [row for row in rows if row.get("Experiment") in names and row.get("State") not in UNFINISHED]
+    table = pd.DataFrame(
+        [
+            {"experiment": row["Experiment"], **{name: row.get(f"{metrics}:{name}", row.get(name)) for name in COLUMNS}}
+            for row in finished
+        ],
+        columns=["experiment", *COLUMNS],
+    )
+    # Not the loss: it holds the head's L2 penalty, which differs between values of head.units and head.l2.
+    ranked = table.sort_values(["val_auc", "val_accuracy"], ascending=False, ignore_index=True)
+    return ranked.astype({"best_epoch": int, "epochs": int})
+
+
+def _dvc(*arguments: str) -> None:
+    try:
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
+    except subprocess.CalledProcessError:
+        raise UserError(f"`dvc {' '.join(arguments)}` failed, see above") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The trained model on new slices: predictions, maps and exports."""

@@ -1,0 +1,30 @@
+"""Random rotation, flip and zoom of training images, in front of a classifier."""
+
+from ctscan.core.params import Augment
+from ctscan.core.seeds import derive_seed
+
+import keras
+
+
+def augmentation(settings: Augment, size: int, seed: int) -> keras.Sequential:
+    """Layers that move slices (n, size, size, 1) in training and pass them on unchanged in inference.
+
+    What comes in from outside the image is black, as air is.
+    """
+    layers: list[keras.layers.Layer] = [keras.Input((size, size, 1))]
+    if settings.flip:
+        layers.append(keras.layers.RandomFlip("horizontal", seed=derive_seed(seed, "flip")))
+    if settings.rotation:
+        turn = settings.rotation / 360
+        layers.append(keras.layers.RandomRotation(turn, "constant", seed=derive_seed(seed, "rotation")))
+    if settings.zoom:
+        zoom = (-settings.zoom, settings.zoom)
+        layers.append(keras.layers.RandomZoom(zoom, fill_mode="constant", seed=derive_seed(seed, "zoom")))
+    return keras.Sequential(layers, name="augmentation")
+
+
+def augmented(classifier: keras.Model, settings: Augment, seed: int) -> keras.Model:
+    """`classifier` behind the augmentation; it shares its layers, so training it trains `classifier`."""
+    slices = keras.Input(classifier.input_shape[1:], name="slice")
+    moved = augmentation(settings, classifier.input_shape[1], seed)(slices)
+    return keras.Model(slices, classifier(moved), name="augmented")

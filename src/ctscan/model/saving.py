@@ -1,0 +1,60 @@
+"""Models on disk: the same model is the same bytes."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ctscan.core.errors import UserError
+
+import keras
+
+CLOCKLESS = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can bear
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write an uncompiled `model` as a `.keras` file without a clock, so that equal models have equal hashes.
+
+    Keras stamps the time of saving on the metadata and on each zip entry and numbers shared objects by their address;
+    here entries are sorted and undated, and shared objects are numbered as they appear. Loads with plain
+    `keras.saving.load_model`.
+    """
+    dated = path.with_name(f"{path.stem}-dated.keras")
+    keras.saving.save_model(model, dated)
+    with zipfile.ZipFile(dated) as archive, zipfile.ZipFile(path, "w") as canonical:
+        for name in sorted(archive.namelist()):
+            content = archive.read(name)
+            if name == "metadata.json":
+                content = _dump({key: value for key, value in json.loads(content).items() if key != "date_saved"})
+            elif name == "config.json":
+                content = _dump(_renumber(json.loads(content), {}))
+            canonical.writestr(zipfile.ZipInfo(name, CLOCKLESS), content)
+    dated.unlink()
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a `.keras` file in Keras' safe mode, uncompiled. Raises `UserError` where it is missing or damaged."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: damaged, or no model of Keras {keras.__version__} ({reason}); make it again"
+        ) from None
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _renumber(value: Any, numbers: dict[int, int]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: numbers.setdefault(inner, len(numbers)) if key == "shared_object_id" else _renumber(inner, numbers)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_renumber(inner, numbers) for inner in value]
+    return value

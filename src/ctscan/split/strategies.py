@@ -1,0 +1,194 @@
+"""Train, validation and test: at random as the study did, or with groups of related slices kept together."""
+
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from ctscan.core.errors import UserError
+from ctscan.core.params import Split
+from ctscan.core.seeds import derive_seed, generator
+from ctscan.split.check import natural_key
+from ctscan.split.duplicates import copy_pairs
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedShuffleSplit
+
+SUBSETS = ("train", "val", "test")
+TOLERANCE = 0.01  # of a class: a grouped part that comes so close to its fraction is taken at once
+ATTEMPTS = 100
+
+Mask = npt.NDArray[np.bool_]
+
+
+def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame:
+    """`manifest` (of `check.scan`) in natural order of path, with the columns `group` and `subset` added.
+
+    Strategies: `random` draws images; `blocked` keeps runs of `block_size` file numbers of a class together;
+    `grouped` keeps the groups of groups.csv together. Each is stratified: a class gives test `test_fraction` of its
+    images, and validation `val_fraction` of what remains, to within one percentage point and one group. The same
+    images and seed give the same split, in whatever order they are listed.
+
+    `group` is groups.csv's under `grouped`, and the block under `blocked`. Under `random`, which ignores it, it is
+    groups.csv's if there is one, else the block of a numbered file, else the image itself. Copies (see
+    `duplicates.copy_pairs`) join their groups into one, which has the name of the first. A group may hold both classes.
+
+    Raises:
+        UserError: groups.csv or file numbers are needed and absent, or there are too few images or groups to
+            put every class into train, validation and test, or to come near the fractions.
+    """
+    order = sorted(range(len(manifest)), key=lambda row: natural_key(manifest["path"].iloc[row]))
+    result = manifest.iloc[order].reset_index(drop=True)
+    result["group"] = _join_copies(result, _groups(result, split))
+    labels = result["label"].to_numpy()
+    draw: Callable[[Mask, float, str], Mask]
+    if split.strategy == "random":
+
+        def draw(rows: Mask, fraction: float, name: str) -> Mask:
+            return _draw_images(labels, rows, fraction, derive_seed(seed, "split", name))
+    else:
+        codes = pd.factorize(result["group"])[0]
+        _require_groups(result)
+
+        def draw(rows: Mask, fraction: float, name: str) -> Mask:
+            reserve = 2 if name == "test" else 1
+            return _draw_groups(labels, codes, rows, fraction, reserve, generator(seed, "split", name))
+
+    everything = np.ones(len(result), bool)
+    test = draw(everything, split.test_fraction, "test")
+    val = draw(~test, split.val_fraction, "val")
+    result["subset"] = np.select([test, val], ["test", "val"], "train")
+    for subset in SUBSETS:
+        for label in (0, 1):
+            if not ((result["subset"] == subset) & (result["label"] == label)).any():
+                raise UserError(f"split: no image of class {_class_name(result, label)} in {subset}; {_REMEDY}")
+    return result
+
+
+_REMEDY = "add images or groups, or change split.strategy, split.block_size or the fractions in params.yaml"
+
+
+def _class_name(manifest: pd.DataFrame, label: int) -> str:
+    names = manifest.loc[manifest["label"] == label, "path"]
+    return "'" + (PurePosixPath(names.iloc[0]).parts[0] if len(names) else str(label)) + "'"
+
+
+def _groups(manifest: pd.DataFrame, split: Split) -> list[str]:
+    listed = manifest["listed_group"].notna().all()
+    if split.strategy == "grouped" and not listed:
+        raise UserError(
+            "split.strategy = grouped needs groups.csv (path,group) in the dataset folder; add it, or choose blocked"
+        )
+    if listed and split.strategy != "blocked":
+        return [str(group) for group in manifest["listed_group"]]
+    blocks = [_block(PurePosixPath(path), split.block_size) for path in manifest["path"]]
+    if split.strategy == "blocked" and None in blocks:
+        path = manifest["path"].iloc[blocks.index(None)]
+        raise UserError(
+            f"{path}: split.strategy = blocked needs a number in each file name; number the files, or choose another"
+        )
+    return [block or path for block, path in zip(blocks, manifest["path"], strict=True)]
+
+
+def _block(path: PurePosixPath, size: int) -> str | None:
+    """`COVID#3` for numbers 61 to 80 of class folder COVID with blocks of 20. The last number of the name counts."""
+    numbers = re.findall(r"\d+", path.stem)
+    return f"{path.parent.name}#{(int(numbers[-1]) - 1) // size}" if numbers else None
+
+
+def _join_copies(manifest: pd.DataFrame, groups: list[str]) -> list[str]:
+    codes, names = pd.factorize(np.array(groups, dtype=object))
+    pairs = codes[copy_pairs(manifest)]
+    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(names), len(names)))
+    component = connected_components(links, directed=False)[1]
+    first = np.unique(component, return_index=True)[1]
+    return [str(name) for name in names[first[component[codes]]]]
+
+
+def _draw_images(labels: npt.NDArray[np.int_], rows: Mask, fraction: float, seed: int) -> Mask:
+    where = np.flatnonzero(rows)
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    try:
+        _, drawn = next(splitter.split(where, labels[where]))
+    except ValueError as error:
+        raise UserError(f"split: too few images to stratify ({error}); {_REMEDY}") from None
+    mask = np.zeros(len(labels), bool)
+    mask[where[drawn]] = True
+    return mask
+
+
+def _require_groups(manifest: pd.DataFrame) -> None:
+    for label in (0, 1):
+        count = manifest.loc[manifest["label"] == label, "group"].nunique()
+        if count < len(SUBSETS):
+            raise UserError(
+                f"split: class {_class_name(manifest, label)} has {count} group(s), "
+                f"but train, validation and test need one each; {_REMEDY}"
+            )
+
+
+def _draw_groups(
+    labels: npt.NDArray[np.int_],
+    codes: npt.NDArray[np.intp],
+    rows: Mask,
+    fraction: float,
+    reserve: int,
+    random: np.random.Generator,
+) -> Mask:
+    """Whole groups among `rows` that come near `fraction` of each class and leave `reserve` groups of each class.
+
+    Own code, because scikit-learn's splitters don't do it: GroupShuffleSplit takes a share of the groups, whatever
+    their sizes and classes, and StratifiedGroupKFold gives shares of 1/k only.
+    """
+    sizes = np.stack([np.bincount(codes[rows & (labels == label)], minlength=codes.max() + 1) for label in (0, 1)], 1)
+    candidates = np.flatnonzero(sizes.any(axis=1))
+    totals = sizes.sum(axis=0)
+    best: list[int] = []
+    least = np.inf
+    for _ in range(ATTEMPTS):
+        order = random.permutation(candidates).tolist()
+        chosen = _fill(sizes.tolist(), order, (totals * fraction).tolist(), reserve)
+        got = sizes[chosen].sum(axis=0)
+        error = float(np.abs(got / totals - fraction).max()) if (got > 0).all() and (got < totals).all() else np.inf
+        if error < least:
+            best, least = chosen, error
+        if least <= TOLERANCE:
+            break
+    bound = TOLERANCE + (sizes.max(axis=0) / totals).max()
+    if least > bound:
+        raise UserError(f"split: no choice of whole groups gives {fraction:.0%} of both classes; {_REMEDY}")
+    return rows & np.isin(codes, best)
+
+
+def _fill(sizes: list[list[int]], order: list[int], target: list[float], reserve: int) -> list[int]:
+    """The groups, in the order given, that fit into `target` (images a class); then those that bring it nearer."""
+    taken: set[int] = set()
+    got = [0, 0]
+    left = [sum(sizes[group][label] > 0 for group in order) for label in (0, 1)]
+
+    def leaves_enough(group: int) -> bool:
+        return all(left[label] > reserve for label in (0, 1) if sizes[group][label])
+
+    def distance(group: int) -> float:
+        return sum(abs(got[label] + sizes[group][label] - target[label]) for label in (0, 1))
+
+    def take(group: int) -> None:
+        taken.add(group)
+        for label in (0, 1):
+            got[label] += sizes[group][label]
+            left[label] -= sizes[group][label] > 0
+
+    for group in order:
+        if all(got[label] + sizes[group][label] <= target[label] for label in (0, 1)) and leaves_enough(group):
+            take(group)
+    while rest := [group for group in order if group not in taken and leaves_enough(group)]:
+        # No part may go without a class, however small its share.
+        needed = [group for group in rest if any(sizes[group][label] and not got[label] for label in (0, 1))]
+        nearest = min(needed or rest, key=distance)
+        if not needed and distance(nearest) >= sum(abs(got[label] - target[label]) for label in (0, 1)):
+            break
+        take(nearest)
+    return sorted(taken)

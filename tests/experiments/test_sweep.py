@@ -1,0 +1,148 @@
+"""A sweep: which runs a grid means, what they are called, and which one validation prefers."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ctscan.core.errors import UserError
+from ctscan.core.params import read_params
+from ctscan.experiments import sweep
+
+import pytest
+
+
+def test_a_grid_is_every_combination_named_after_what_varies() -> None:
+    experiments = sweep.combinations(["lr=1e-4,3e-4", "head.units=256,512"], read_params(), "train-initial")
+    assert list(experiments) == [
+        "lr=1e-4,head.units=256",
+        "lr=1e-4,head.units=512",
+        "lr=3e-4,head.units=256",
+        "lr=3e-4,head.units=512",
+    ]
+    assert experiments["lr=3e-4,head.units=256"] == ["lr=3e-4", "head.units=256"]
+
+
+def test_a_value_named_twice_is_run_once() -> None:
+    assert list(sweep.combinations(["lr=1e-4,1e-4"], read_params(), "train-initial")) == ["lr=1e-4"]
+
+
+def test_a_run_that_goes_further_has_another_name() -> None:
+    assert list(sweep.combinations(["lr=1e-4"], read_params(), "finetune")) == ["finetune,lr=1e-4"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("lr", "write a key of params.yaml"),
+        ("lr=", "write a key of params.yaml"),
+        ("lr=1e-4,,1e-3", "write a key of params.yaml"),
+        ("learning_rate=1e-4", "no key 'learning_rate'"),
+        ("head.depth=3", "no key 'head.depth'"),
+        ("lr.x=3", "no key 'lr.x'"),
+        ("lr=fast", "lr = 'fast'; it needs a number"),
+        ("lr=1e-4,7", "lr = 7; it needs a number > 0 and <= 1"),
+    ],
+)
+def test_a_wrong_grid_is_one_line_before_anything_is_queued(argument: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sweep.combinations(["unfreeze_depth=50,150", argument], read_params(), "finetune")
+
+
+def _row(name: str, auc: float | None, loss: float, state: str | None = None) -> dict[str, Any]:
+    row = {"Experiment": name, "State": state, "metrics/initial.json:val_auc": auc, "best_epoch": 2.0, "epochs": 3.0}
+    other = {"metrics/finetune.json:val_auc": 1 - (auc or 0)}
+    return {**row, **other, "metrics/initial.json:val_loss": loss}
+
+
+def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty() -> None:
+    rows = [
+        {"Experiment": None, "rev": "workspace", "metrics/initial.json:val_auc": 1.0},
+        _row("a", 0.8, 0.3),
+        {**_row("b", 0.9, 0.2), "metrics/initial.json:val_accuracy": 0.7},
+        {**_row("c", 0.9, 0.4, "Success"), "metrics/initial.json:val_accuracy": 0.8},
+        _row("another sweep's", 0.99, 0.1),
+        _row("unfinished", 0.95, 0.1, "Running"),
+    ]
+    ranked = sweep.ranking(rows, ["a", "b", "c", "unfinished"], sweep.METRICS["train-initial"])
+    assert ranked["experiment"].tolist() == ["c", "b", "a"]
+    assert ranked["val_auc"].tolist() == [0.9, 0.9, 0.8]
+
+
+def _sweep(
+    monkeypatch: pytest.MonkeyPatch,
+    tables: list[list[dict[str, Any]]],
+    *arguments: str,
+    changed: int = 0,
+    waiting: tuple[str, ...] = (),
+) -> list[list[str]]:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        calls.append(command[3:])
+        return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(sweep, "waiting", lambda: list(waiting))
+    sweep.main()
+    return calls
+
+
+def test_a_sweep_queues_what_is_new_and_names_the_best(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [_row("lr=1e-4", 0.8, 0.3), _row("lr=1e-2", None, 0.3, "Failed")]
+    after = [_row("lr=1e-4", 0.8, 0.3), _row("lr=1e-3", 0.9, 0.2, "Success"), _row("lr=1e-2", 0.7, 0.2)]
+    calls = _sweep(monkeypatch, [before, after], "lr=1e-4,1e-3,1e-2", "--workers", "3")
+    queued = [call[call.index("--name") + 1 :] for call in calls if "--queue" in call]
+    assert queued == [
+        ["lr=1e-3", "--set-param", "lr=1e-3", "train-initial"],
+        ["lr=1e-2", "--set-param", "lr=1e-2", "train-initial"],
+    ]
+    assert calls[-1] == ["exp", "run", "--run-all", "--jobs", "3"]
+    assert "best on validation: dvc exp run -S lr=1e-3\n" in capsys.readouterr().out
+
+
+def test_params_that_are_not_committed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"params\.yaml is not as committed"):
+        _sweep(monkeypatch, [], "lr=1e-4", changed=1)
+
+
+def test_what_waits_in_the_queue_beside_it_is_named_before_anything_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"^sweep: old in DVC's queue would run too; .*`dvc queue remove old`"):
+        _sweep(monkeypatch, [], "lr=1e-4,1e-3", waiting=("lr=1e-4", "old"))
+
+
+@pytest.mark.slow
+def test_what_waits_is_read_from_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("lr: 1\n")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  train:\n    cmd: mkdir out\n    params: [lr]\n")
+    for command in (
+        "git init -q",
+        "git config user.name A",
+        "git config user.email a@example.org",
+        f"{sys.executable} -m dvc init -q",
+        f"{sys.executable} -m dvc config core.analytics false",
+        "git add -A",
+        "git commit -qm start",
+    ):
+        subprocess.run(command.split(), check=True)
+    assert sweep.waiting() == []
+    queue = f"{sys.executable} -m dvc exp run -q --queue --name other -S lr=2"
+    subprocess.run(queue.split(), check=True)
+    assert sweep.waiting() == ["other"]
+
+
+def test_a_run_without_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="no result of lr=1e-3"):
+        _sweep(monkeypatch, [[], [_row("lr=1e-4", 0.8, 0.3)]], "lr=1e-4,1e-3")
+
+
+def test_the_script_reads_from_the_top_of_the_repository_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "lr=1e-4"])
+    with pytest.raises(SystemExit, match=r"params\.yaml is not in this folder"):
+        sweep.main()

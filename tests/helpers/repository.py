@@ -1,0 +1,5 @@
+"""Where this repository lies, for tests that run its commands or read its files."""
+
+from pathlib import Path
+
+REPO = Path(__file__).parents[2]

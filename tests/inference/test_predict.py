@@ -1,0 +1,283 @@
+"""`python -m ctscan predict` on a run of evaluate: what it says, and what it makes of bad input."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import evaluate
+from ctscan.__main__ import main
+from ctscan.core.params import load_params
+from ctscan.model.saving import save_model
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from dicom_files import write_dicom
+from drawing import texture
+from networks import tiny_network
+from PIL import Image
+from repository import REPO
+
+SIZE, IMAGES = 32, 24  # images of each class
+TEST = Path("split/images/test")
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_lock() -> None:
+    """What DVC would record of the last run of evaluate."""
+    files = ("models/finetuned.keras", "metrics/details.json", "models/novelty.npz")
+    entries = [{"path": name, "md5": md5(Path(name))} for name in files]
+    classes = {"classes": {"positive": "COVID", "negative": "non-COVID"}}
+    stage = {"deps": entries[:1], "outs": entries[1:], "params": {"params.yaml": classes}}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
+
+
+def small_models() -> None:
+    """A network of the fine-tuned one's form whose scores lie on both sides of .5, and a head."""
+    model = tiny_network(seed=5, channels=16, size=SIZE)
+    head = model.get_layer("head")
+    pooled = keras.Model(model.input, model.get_layer("pooling").output)
+    hidden, last = keras.Model(head.inputs, head.layers[-1].input), head.layers[-1]
+    seen = np.stack([np.asarray(Image.open(path).resize((SIZE, SIZE))) for path in sorted(TEST.rglob("*.png"))])
+    values = hidden.predict_on_batch(pooled.predict_on_batch(seen[..., None]))
+    ill = np.array([path.parent.name == "COVID" for path in sorted(TEST.rglob("*.png"))])
+    kernel = (values[ill].mean(axis=0) - values[~ill].mean(axis=0))[:, None]
+    kernel *= 2 / (values @ kernel).std()
+    last.set_weights([kernel, -np.median(values @ kernel, axis=0)])
+    Path("models").mkdir()
+    save_model(model, Path("models/finetuned.keras"))
+    initial = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+    save_model(initial, Path("models/initial.keras"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder after evaluate has run on a small network and textures."""
+    folder = tmp_path_factory.mktemp("run")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    shutil.copy(REPO / "dvc.yaml", folder)
+    params = yaml.safe_load((REPO / "params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump({**params, "evaluate": {**params["evaluate"], "bootstrap": 200}}))
+    lines = ["path,label,subset,group,width,height,mode"]
+    for label, place in enumerate(("non-COVID", "COVID")):
+        for number in range(IMAGES):
+            subset = ("train", "val", "test")[number % 3]
+            file = Path("split/images", "test" if subset == "test" else "train", place, f"slice {number}.png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(texture(1000 * label + number)).save(file)
+            lines.append(f"{place}/{file.name},{label},{subset},{place}{number // 6},44,40,L")
+    Path("split/manifest.csv").write_text("\n".join(lines) + "\n")
+    np.save("features.npy", np.random.default_rng(1).standard_normal((2 * IMAGES, 4)).astype("float32"))
+    small_models()
+    # A switch of the whole process, which later tests would inherit.
+    patch.setattr(evaluate, "make_deterministic", lambda: None)
+    patch.setattr("ctscan.core.determinism.make_deterministic", lambda: None)
+    evaluate.recipe(load_params("evaluate"))
+    write_lock()
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run, to be changed by one test."""
+    shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def predict(*arguments: str | Path) -> dict[str, Any]:
+    """The JSON of a run that is told to write it, with the exit status in it."""
+    output = Path("predictions.json")
+    status = main(["predict", *map(str, arguments), "--output", str(output)])
+    return {"status": status, **json.loads(output.read_text())}
+
+
+def by_stem(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"/".join(Path(row["path"]).with_suffix("").parts[-2:]): row for row in result["predictions"]}
+
+
+def test_metrics_on_the_test_images_are_those_of_evaluate(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    assert 0 < expected["test"]["accuracy"] < 1
+    listed = ["path,group"]
+    for line in Path("split/manifest.csv").read_text().splitlines()[1:]:
+        path, _, subset, group = line.split(",")[:4]
+        listed += [f"{path},{group}"] * (subset == "test")
+    (TEST / "groups.csv").write_text("\n".join(listed) + "\n")
+
+    result = predict(TEST)
+    assert result["status"] == 0
+    (judged,) = result["metrics"]
+    assert judged["test"] == expected["test"]
+    assert judged["intervals"] == expected["intervals"]
+    assert result["temperature"] == expected["calibration"]["temperature"]
+    assert f"{expected['test']['roc_auc']:.3f}" in capsys.readouterr().out
+
+    (TEST / "groups.csv").unlink()
+    (alone,) = predict(TEST)["metrics"]
+    assert alone["test"] == expected["test"]
+    assert (alone["intervals"]["resampled"], alone["intervals"]["units"]) == ("image", 2 * IMAGES // 3)
+
+
+@pytest.mark.parametrize("point", ["study", "youden", "specificity_90", "specificity_95"])
+def test_the_call_is_on_the_scores_that_thresholds_were_chosen_on(copy: Path, point: str) -> None:
+    report = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    threshold = {"study": {"threshold": report["threshold"]}, **report["operating_points"]}[point]["threshold"]
+    result = predict(TEST, "--point", point)
+    assert result["threshold"] == threshold
+    assert (point != "study") or len({row["label"] for row in result["predictions"]}) == 2
+    for row in result["predictions"]:
+        assert row["label"] == ("COVID" if row["score"] >= threshold else "non-COVID")
+        odds = np.log(row["score"] / (1 - row["score"])) / result["temperature"]
+        assert row["probability"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
+
+
+def test_format_order_and_batch_change_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = by_stem(predict(TEST))
+    for path in sorted(TEST.rglob("*.png")):
+        target = Path("tiff", path.parent.name, f"{path.stem}.tiff")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(target, compression="tiff_lzw")
+    reverse = sorted(Path("tiff").rglob("*.tiff"), reverse=True)
+    monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3,))
+    monkeypatch.setattr(
+        "ctscan.inference.predictor.BATCH", 3
+    )  # so many files that the network is traced, as it was not before
+    got = by_stem(predict(*reverse))
+    assert list(got) == sorted(got, reverse=True)
+    assert got.keys() == expected.keys()
+    for name, row in got.items():
+        assert row["probability"] == pytest.approx(expected[name]["probability"], abs=1e-5)
+        assert row["novelty"] == pytest.approx(expected[name]["novelty"], abs=1e-5)
+        assert row["label"] == expected[name]["label"]
+
+
+def test_bad_files_are_a_line_each_and_the_others_are_predicted(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = next(TEST.rglob("*.png"))
+    bad = Path("bad")
+    (bad / "empty folder").mkdir(parents=True)
+    (bad / "text.png").write_text("no image")
+    (bad / "cut.png").write_bytes(good.read_bytes()[:-300])
+    (bad / "zero.png").write_bytes(b"")
+    Image.new("L", (1, 1)).save(bad / "tiny.png")
+    Image.new("L", (40, 40), 9).save(bad / "constant.png")
+    Image.new("1", (20000, 20000)).save(bad / "huge.png")
+    write_dicom(bad / "mr.dcm", Modality="MR")
+    write_dicom(bad / "bare.dcm", PixelData=None)
+    shutil.copy(good, bad / "good.png")
+    os.mkfifo(bad / "pipe.png")
+
+    result = predict(bad, bad / "empty folder", "absent.png", "*.nothing")
+    assert result["status"] == 1
+    assert [row["path"] for row in result["predictions"]] == ["bad/good.png"]
+    lines = capsys.readouterr().err.splitlines()
+    for name, reason in {
+        "bad/text.png": "not a readable image",
+        "bad/cut.png": "not a readable image",
+        "bad/zero.png": "empty (0 bytes)",
+        "bad/tiny.png": "1x1 pixels, below checks.min_size = 32",
+        "bad/constant.png": "constant, every pixel is 9",
+        "bad/huge.png": "absurdly large",
+        "bad/mr.dcm": "DICOM of modality MR",
+        "bad/bare.dcm": "DICOM without pixels",
+        "bad/pipe.png": "not a regular file",
+        "bad/empty folder": "no image in this folder",
+        "absent.png": "no such file or folder",
+        "*.nothing": "no such file or folder",
+    }.items():
+        (line,) = [line for line in lines if line.startswith(f"{name}: ")]
+        assert reason in line
+        assert line in result["left_out"]
+    assert len(result["left_out"]) == 12
+
+
+def test_notices(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("colour.png")
+    grey = texture(2, 40, 44)
+    Image.fromarray(np.dstack([grey] * 3)).save("grey in RGB.png")
+    rows = by_stem(predict("colour.png", "grey in RGB.png"))
+    assert rows["colour"]["colour"]
+    assert rows["colour"]["unlike_training"]
+    assert rows["colour"]["novelty"] > 1
+    assert not rows["grey in RGB"]["colour"]
+    capsys.readouterr()
+    assert main(["predict", "colour.png"]) == 0
+    assert "[unlike the training images; in colour, read as grey]" in capsys.readouterr().out
+
+
+def test_csv_and_a_table_say_the_same(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = predict(TEST)["predictions"]
+    capsys.readouterr()
+    assert main(["predict", str(TEST), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["path"] for row in rows] == [row["path"] for row in expected]
+    assert [float(row["probability"]) for row in rows] == [row["probability"] for row in expected]
+    assert main(["predict", str(TEST)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "not for diagnosis" in lines[0]
+    for row in expected:
+        (line,) = [line for line in lines if row["path"] in line]
+        assert line.split()[:2] == [f"{row['probability']:.3f}", row["label"]]
+
+
+def test_frames_of_a_multi_frame_file_are_slices(copy: Path) -> None:
+    frames = np.stack([texture(seed, 40, 44).astype(np.int16) * 4 for seed in (1, 2)])
+    write_dicom(Path("two.dcm"), frames)
+    assert [row["path"] for row in predict("two.dcm")["predictions"]] == ["two.dcm#1", "two.dcm#2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("models/finetuned.keras", "remove", "is missing; get it with `dvc checkout models/finetuned.keras`"),
+        ("models/novelty.npz", "remove", "is missing"),
+        ("metrics/details.json", "remove", "is missing"),
+        ("dvc.lock", "remove", "records no run of evaluate"),
+        ("models/finetuned.keras", "append", "is not the model that evaluate saw"),
+        ("models/novelty.npz", "append", "is not what evaluate wrote"),
+        ("metrics/details.json", "append", "is not what evaluate wrote"),
+    ],
+)
+def test_a_model_that_evaluate_did_not_see_is_refused(
+    copy: Path, capsys: pytest.CaptureFixture[str], name: str, change: str, message: str
+) -> None:
+    path = Path(name)
+    if change == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"\n")
+    Path("out.csv").write_text("earlier")
+    assert main(["predict", str(TEST), "--output", "out.csv"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("predict: ")
+    assert message in error
+    assert Path("out.csv").read_text() == "earlier"
+
+
+def test_other_mistakes_are_a_line(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(TEST), "--point", "best"]) == 1
+    assert "it needs one of study, youden, specificity_90, specificity_95" in capsys.readouterr().err
+    assert main(["predict", str(TEST), "--output", "nowhere/out.csv"]) == 1
+    assert "nowhere/out.csv: no such folder" in capsys.readouterr().err
+    (TEST / "groups.csv").write_text("path,group\nCOVID/absent.png,a\n")
+    assert main(["predict", str(TEST)]) == 1
+    assert "`COVID/absent.png` is no image" in capsys.readouterr().err
+    (TEST / "groups.csv").unlink()
+    shutil.rmtree(TEST / "COVID")
+    (TEST / "COVID").mkdir()
+    assert main(["predict", str(TEST)]) == 1
+    printed = capsys.readouterr()
+    assert "none of its 8 images is of the positive class" in printed.err
+    assert printed.out.count(".png") == 8

@@ -1,0 +1,155 @@
+"""SIGKILL at any moment of a training stage: run again, it ends in the same bytes."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from ctscan.model.saving import load_model
+
+import numpy as np
+import pytest
+import yaml
+from repository import REPO
+
+EPOCHS, STEPS = 6, 4  # 28 training images in batches of 8
+POINTS = sorted(random.Random(2).sample(range(STEPS + 1, EPOCHS * STEPS), 5))
+
+
+class Killable:
+    """Runs functions of tests/killing.py in processes that a server forks, so TensorFlow is imported once."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["killing"])
+
+    def __call__(self, function: str, *arguments: Any) -> int:
+        process = self.context.Process(target=_call, args=(function, *arguments))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode
+
+
+def _call(function: str, *arguments: Any) -> None:
+    import killing
+
+    getattr(killing, function)(*arguments)
+
+
+@pytest.fixture(scope="module")
+def run() -> Killable:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{REPO / 'tests'}{os.pathsep}{REPO / 'src'}")  # read as the server starts
+        killable = Killable()
+        forkserver.ensure_running()
+    return killable
+
+
+@pytest.fixture(scope="module")
+def inputs(run: Killable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    shutil.copy(REPO / "dvc.yaml", folder)
+    params = yaml.safe_load((REPO / "params.yaml").read_text())
+    params |= {"batch_size": 8, "unfreeze_depth": 4, "lr": 0.01, "finetune_lr": 0.001}
+    params["head"] |= {"units": 8}
+    for phase in ("initial", "finetune"):
+        params[phase] |= {"epochs": EPOCHS, "patience": EPOCHS}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    assert run("prepare", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def whole(run: Killable, tmp_path: Path) -> Callable[[str, Path], dict[str, bytes]]:
+    def outs(stage: str, inputs: Path) -> dict[str, bytes]:
+        folder = Path(shutil.copytree(inputs, tmp_path / "whole"))
+        assert run("run", folder, stage, None) == 0, (folder / "log").read_text()
+        return _outs(folder, stage)
+
+    return outs
+
+
+def _outs(folder: Path, stage: str) -> dict[str, bytes]:
+    declared = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"][stage]["outs"]
+    paths = [folder / path for out in declared for path in out]
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+
+
+def _epochs_done(folder: Path) -> int:
+    (last,) = (folder / ".scratch" / "checkpoints").glob("*/*/last.npz")
+    with np.load(last) as arrays:
+        return len(json.loads(str(arrays["history"])))
+
+
+def _assert_nothing_is_kept(folder: Path) -> None:
+    files = [file for name in ("checkpoints", "boundary") for file in (folder / ".scratch" / name).rglob("*")]
+    assert not [file for file in files if file.is_file() and file.suffix != ".lock"]
+
+
+def _killed(run: Killable, folder: Path, stage: str, moment: tuple[str, int]) -> None:
+    assert run("run", folder, stage, moment) == -signal.SIGKILL, (folder / "log").read_text()
+
+
+def test_train_initial_killed_at_random_points_and_inside_a_checkpoint(
+    run: Killable, inputs: Path, whole: Callable[[str, Path], dict[str, bytes]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(inputs, tmp_path / "killed"))
+    _killed(run, folder, "train-initial", ("writing", 4))
+    assert _epochs_done(folder) == 1
+    (half,) = (folder / ".scratch" / "checkpoints").glob("*/*/*.fresh")
+    assert half.stat().st_size > 0
+    for point in POINTS:
+        _killed(run, folder, "train-initial", ("step", point))
+        done = (point - 1) // STEPS
+        assert _epochs_done(folder) == done
+    _killed(run, folder, "train-initial", ("publishing", 0))
+    assert _epochs_done(folder) == EPOCHS
+    assert run("run", folder, "train-initial", None) == 0
+    log = (folder / "log").read_text()
+    assert f"continuing after epoch {done}," in log
+    assert _outs(folder, "train-initial") == whole("train-initial", inputs)
+    _assert_nothing_is_kept(folder)
+
+
+@pytest.mark.parametrize(("normalization", "schedule"), [("frozen", "constant"), ("trained", "cosine")])
+def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
+    run: Killable,
+    inputs: Path,
+    whole: Callable[[str, Path], dict[str, bytes]],
+    tmp_path: Path,
+    normalization: str,
+    schedule: str,
+) -> None:
+    folder = Path(shutil.copytree(inputs, tmp_path / "killed"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["finetune"] |= {"normalization": normalization, "schedule": schedule}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    changed = Path(shutil.copytree(folder, tmp_path / "changed"))
+
+    _killed(run, folder, "finetune", ("filling", 2))
+    (partial,) = (folder / ".scratch" / "boundary").glob("frontier-0.bin")
+    assert not list((folder / ".scratch" / "checkpoints").glob("*/*/last.npz"))
+    assert partial.is_file()
+    _killed(run, folder, "finetune", ("step", 2 * STEPS + 3))
+    assert _epochs_done(folder) == 2
+    _killed(run, folder, "finetune", ("writing", 2))
+    assert run("run", folder, "finetune", None) == 0
+    assert _outs(folder, "finetune") == whole("finetune", changed)
+    _assert_nothing_is_kept(folder)
+
+    before = load_model(folder / "models" / "initial.keras").get_layer("normalization")
+    after = load_model(folder / "models" / "finetuned.keras").get_layer("head").get_layer("normalization")
+    moved = not np.array_equal(before.moving_mean, after.moving_mean)
+    assert moved == (normalization == "trained")
+    rates = [float(line.split()[1]) for line in (folder / "plots/finetune/train/lr.tsv").read_text().splitlines()[1:]]
+    share = [(1 + math.cos(math.pi * epoch / EPOCHS)) / 2 if schedule == "cosine" else 1 for epoch in range(EPOCHS)]
+    assert rates == pytest.approx([params["finetune_lr"] * part for part in share])

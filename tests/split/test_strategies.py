@@ -1,0 +1,276 @@
+from collections.abc import Sequence
+from typing import Literal
+
+from ctscan.core.errors import UserError
+from ctscan.core.params import Split
+from ctscan.split.duplicates import COPY_DISTANCE, copy_pairs
+from ctscan.split.strategies import assign_subsets
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Strategy = Literal["random", "blocked", "grouped"]
+seeds = st.integers(0, 2**31 - 1)
+fractions = st.sampled_from([0.1, 0.15, 0.3, 0.5])
+
+
+def make_split(strategy: Strategy, test: float = 0.3, val: float = 0.15, block: int = 20) -> Split:
+    return Split(strategy=strategy, test_fraction=test, val_fraction=val, block_size=block)
+
+
+def make_manifest(
+    positive: Sequence[int], negative: Sequence[int], groups: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Images with the given file numbers and with hashes that are far apart."""
+    paths = [f"COVID/Covid ({n}).png" for n in positive] + [f"non-COVID/Non-Covid ({n}).png" for n in negative]
+    random = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "path": paths,
+            "label": [1] * len(positive) + [0] * len(negative),
+            "pixel_hash": [f"{row:064x}" for row in range(len(paths))],
+            "perceptual_hash": [random.bytes(32).hex() for _ in paths],
+            "listed_group": None if groups is None else list(groups),
+        }
+    )
+
+
+def numbered(positive: int, negative: int) -> pd.DataFrame:
+    return make_manifest(range(1, positive + 1), range(1, negative + 1))
+
+
+def flip_bits(digest: str, bits: int) -> str:
+    return f"{int(digest, 16) ^ (1 << bits) - 1:064x}"
+
+
+def check(result: pd.DataFrame, split: Split, *, by_group: bool) -> None:
+    """What holds for every split: all parts have both classes; shares are near; groups are whole if they should be."""
+    assert set(result["subset"]) == {"train", "val", "test"}
+    assert (result.groupby("subset")["label"].agg(["min", "max"]) == [0, 1]).all(axis=None)
+    if by_group:
+        assert (result.groupby("group")["subset"].agg(lambda parts: len(set(parts))) == 1).all()
+    mixed = result.groupby("group")["label"].agg(lambda labels: len(set(labels)) > 1).any()
+    rest = result[result["subset"] != "test"]
+    for rows, name, fraction in ((result, "test", split.test_fraction), (rest, "val", split.val_fraction)):
+        members = [rows[rows["label"] == label] for label in (0, 1)]
+        # One group; two images at random, as the total and the class are both rounded.
+        units = [(part.groupby("group").size().max() if by_group else 2) / len(part) for part in members]
+        for part, unit in zip(members, units, strict=True):
+            # A group of both classes may weigh most in one of them and drags the other along.
+            bound = 0.01 + (max(units) if by_group and mixed else unit)
+            assert abs((part["subset"] == name).mean() - fraction) <= bound
+
+
+def attempt(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame | str:
+    """The split, or the message that refuses it."""
+    try:
+        return assign_subsets(manifest, split, seed)
+    except UserError as error:
+        return str(error)
+
+
+def test_the_real_numbers_give_the_study_its_745_test_images() -> None:
+    manifest = make_manifest(range(1, 1253), [n for n in range(1, 1231) if n != 151])
+    result = assign_subsets(manifest, make_split("random"), 7)
+    counts = result.groupby(["subset", "label"]).size()
+    assert (counts["test", 1], counts["test", 0]) == (376, 369)
+    assert (counts["train", 1] + counts["val", 1], counts["train", 0] + counts["val", 0]) == (876, 860)
+    assert (counts["val", 1], counts["val", 0]) == (132, 129)
+
+    blocked = assign_subsets(manifest, make_split("blocked"), 7)
+    check(blocked, make_split("blocked"), by_group=True)
+    assert blocked["group"].nunique() == 63 + 62
+    shares = (blocked["subset"] == "test").groupby(blocked["label"]).mean()
+    np.testing.assert_allclose(shares, 0.3, atol=0.01)
+
+
+@settings(max_examples=30, deadline=None)
+@given(positive=st.integers(12, 90), negative=st.integers(12, 90), test=fractions, val=fractions, seed=seeds)
+def test_random_splits_are_stratified(positive: int, negative: int, test: float, val: float, seed: int) -> None:
+    split = make_split("random", test, val)
+    result = attempt(numbered(positive, negative), split, seed)
+    if isinstance(result, str):  # right only where a part is too small for an image of each class
+        assert min((1 - test) * val, test) * min(positive, negative) < 2, result
+        return
+    check(result, split, by_group=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    positive=st.sets(st.integers(0, 300), min_size=1, max_size=80),
+    negative=st.sets(st.integers(0, 300), min_size=1, max_size=80),
+    block=st.integers(1, 60),
+    test=fractions,
+    seed=seeds,
+)
+def test_blocked_splits_are_right_or_refused(
+    positive: set[int], negative: set[int], block: int, test: float, seed: int
+) -> None:
+    split = make_split("blocked", test, block=block)
+    blocks = [{(number - 1) // block for number in numbers} for numbers in (positive, negative)]
+    manifest = make_manifest(sorted(positive), sorted(negative))
+    result = attempt(manifest, split, seed)
+    if isinstance(result, str):
+        assert min(map(len, blocks)) < 3, result
+        return
+    assert result["group"].nunique() == sum(map(len, blocks))
+    check(result, split, by_group=True)
+    shuffled = manifest.sample(frac=1, random_state=seed % 1000)
+    pd.testing.assert_frame_equal(assign_subsets(shuffled, split, seed), result)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    members=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 25)), min_size=6, max_size=120),
+    test=fractions,
+    seed=seeds,
+)
+def test_grouped_splits_are_right_or_refused(members: list[tuple[int, int]], test: float, seed: int) -> None:
+    """Groups of any sizes, pure and mixed."""
+    members = sorted(members, reverse=True)
+    positive = sum(label for label, _ in members)
+    manifest = make_manifest(
+        range(1, positive + 1), range(1, len(members) - positive + 1), [f"p{group}" for _, group in members]
+    )
+    split = make_split("grouped", test)
+    result = attempt(manifest, split, seed)
+    if isinstance(result, str):
+        assert result.startswith("split: ")
+        assert "; add images or groups" in result
+        return
+    assert dict(zip(result["path"], result["group"], strict=True)) == dict(
+        zip(manifest["path"], manifest["listed_group"], strict=True)
+    )
+    check(result, split, by_group=True)
+
+
+@pytest.mark.parametrize("strategy", ["blocked", "grouped"])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_feasible_grouped_split_is_never_refused(strategy: Strategy, seed: int) -> None:
+    """60 pseudo-patients of 4 slices, as in the sample."""
+    groups = [f"p{index // 4}" for index in range(240)]
+    manifest = make_manifest(range(1, 121), range(1, 121), groups)
+    split = make_split(strategy, block=4)
+    result = assign_subsets(manifest, split, seed)
+    counts = result.groupby(["subset", "label"]).size()
+    assert (counts["test", 0], counts["test", 1]) == (36, 36)
+    assert (counts["val", 0], counts["val", 1]) == (12, 12)
+    assert (result.groupby("listed_group")["subset"].agg(lambda parts: len(set(parts))) == 1).all()
+
+
+def test_groups_of_both_classes_stay_whole() -> None:
+    """Patients may have both findings."""
+    groups = [f"p{index % 20}" for index in range(100)]
+    result = assign_subsets(make_manifest(range(1, 61), range(1, 41), groups), make_split("grouped"), 3)
+    check(result, make_split("grouped"), by_group=True)
+    assert (result.groupby("group")["label"].nunique() == 2).all()
+
+
+def test_the_seed_alone_decides() -> None:
+    manifest = numbered(60, 60)
+    for split in (make_split("random"), make_split("blocked", block=3)):
+        first = assign_subsets(manifest, split, 1)
+        pd.testing.assert_frame_equal(assign_subsets(manifest, split, 1), first)
+        assert (assign_subsets(manifest, split, 2)["subset"] != first["subset"]).any()
+
+
+def test_every_image_is_tested_under_some_seed() -> None:
+    manifest = numbered(30, 30)
+    for split in (make_split("random"), make_split("blocked", block=3)):
+        tested = [set(assign_subsets(manifest, split, seed).query("subset == 'test'")["path"]) for seed in range(40)]
+        assert set().union(*tested) == set(manifest["path"])
+
+
+def test_copy_pairs_are_those_within_the_distance() -> None:
+    manifest = numbered(3, 3)
+    own = manifest["perceptual_hash"].iloc[0]
+    manifest["perceptual_hash"] = [
+        own,
+        flip_bits(own, COPY_DISTANCE),
+        flip_bits(own, COPY_DISTANCE + 1),
+        *manifest["perceptual_hash"][3:5],
+        own,
+    ]
+    assert copy_pairs(manifest).tolist() == [[0, 1], [0, 5], [1, 2], [1, 5]]
+    assert copy_pairs(manifest.iloc[3:5]).shape == (0, 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 89), st.integers(0, 89), st.integers(0, COPY_DISTANCE)), max_size=5),
+    strategy=st.sampled_from(["blocked", "grouped"]),
+    seed=seeds,
+)
+def test_copies_never_lie_on_two_sides(pairs: list[tuple[int, int, int]], strategy: Strategy, seed: int) -> None:
+    manifest = make_manifest(range(1, 51), range(1, 41), [f"p{index // 2}" for index in range(90)])
+    digests = list(manifest["perceptual_hash"])
+    for source, target, bits in pairs:
+        digests[target] = flip_bits(digests[source], bits)
+    manifest["perceptual_hash"] = digests
+    result = assign_subsets(manifest, make_split(strategy, block=2), seed)
+    subsets = result["subset"].to_numpy()[copy_pairs(result)]
+    assert (subsets[:, 0] == subsets[:, 1]).all()
+    check(result, make_split(strategy), by_group=True)
+
+
+def test_joined_groups_have_the_name_of_the_first() -> None:
+    manifest = numbered(40, 40)
+    manifest.loc[35, "perceptual_hash"] = manifest.loc[2, "perceptual_hash"]
+    result = assign_subsets(manifest, make_split("blocked", block=5), 1)
+    assert set(result["group"][:5]) == set(result["group"][35:40]) == {"COVID#0"}
+    assert result["group"].nunique() == 15
+
+
+def test_blocks_follow_the_last_number_and_bear_gaps() -> None:
+    manifest = make_manifest([1, 20, 21, 40, 41, 99, 100, 101], range(1, 200))
+    manifest.loc[0, "path"] = "COVID/3 scan-7.v2 (0005).png"
+    result = assign_subsets(manifest, make_split("blocked"), 1).set_index("path")["group"]
+    assert result["COVID/3 scan-7.v2 (0005).png"] == result["COVID/Covid (20).png"] == "COVID#0"
+    assert result["COVID/Covid (21).png"] == result["COVID/Covid (40).png"] == "COVID#1"
+    assert result["COVID/Covid (99).png"] == result["COVID/Covid (100).png"] == "COVID#4"
+    assert result["COVID/Covid (101).png"] == "COVID#5"
+
+
+def test_random_names_groups_from_the_csv_then_the_number_then_the_image() -> None:
+    manifest = numbered(20, 20)
+    manifest.loc[0, "path"] = "COVID/scan.png"
+    plain = assign_subsets(manifest, make_split("random", block=10), 1).set_index("path")["group"]
+    assert plain["COVID/scan.png"] == "COVID/scan.png"
+    assert plain["COVID/Covid (11).png"] == "COVID#1"
+    manifest["listed_group"] = "one"
+    assert set(assign_subsets(manifest, make_split("random"), 1)["group"]) == {"one"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "split", "message"),
+    [
+        (numbered(40, 40), make_split("grouped"), "grouped needs groups.csv"),
+        (numbered(20, 100), make_split("blocked"), r"class 'COVID' has 1 group\(s\).*split.block_size"),
+        (numbered(100, 40), make_split("blocked"), r"class 'non-COVID' has 2 group\(s\).*split.block_size"),
+        (numbered(100, 100), make_split("blocked", test=0.9), "no choice of whole groups gives 90%"),
+        (numbered(3, 3), make_split("random"), "too few images to stratify.*; add images"),
+        (numbered(5, 400), make_split("random", val=0.05), "no image of class 'COVID' in val; add images"),
+        (make_manifest(range(9), range(9), ["one"] * 18), make_split("grouped"), r"has 1 group\(s\)"),
+    ],
+)
+def test_impossible_splits_are_refused(manifest: pd.DataFrame, split: Split, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assign_subsets(manifest, split, 7)
+
+
+def test_blocked_needs_numbers() -> None:
+    manifest = numbered(40, 40)
+    manifest.loc[4, "path"] = "COVID/scan.png"
+    with pytest.raises(UserError, match=r"COVID/scan\.png: .*needs a number in each file name; number the files"):
+        assign_subsets(manifest, make_split("blocked", block=4), 1)
+
+
+def test_a_group_larger_than_the_test_share_stays_in_training() -> None:
+    groups = ["large"] * 30 + [f"p{index}" for index in range(20)] + [f"n{index // 2}" for index in range(50)]
+    manifest = make_manifest(range(1, 51), range(1, 51), groups)
+    result = assign_subsets(manifest, make_split("grouped"), 5)
+    assert set(result.loc[result["group"] == "large", "subset"]) == {"train"}
+    assert ((result["subset"] == "test") & (result["label"] == 1)).sum() == 15

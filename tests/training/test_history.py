@@ -1,0 +1,53 @@
+"""What a phase leaves of its epochs: curves and the best epoch, the same bytes whatever the clock said."""
+
+import json
+from pathlib import Path
+
+from ctscan.training.history import publish_history
+
+import pytest
+
+LOSSES = [0.9, 0.4, 0.6]
+
+
+def _history(seconds: float) -> list[dict[str, float]]:
+    figures = ("loss", "accuracy", "auc")
+    return [
+        {
+            **dict.fromkeys(figures, loss + 1),
+            **{f"val_{name}": loss for name in figures},
+            "time": seconds,
+            "val_time": seconds / 4,
+            "lr": 0.001,
+        }
+        for loss in LOSSES
+    ]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_curves_hold_every_epoch_and_the_best_apart(tmp_path: Path) -> None:
+    publish_history("initial", _history(2.0))
+    curves = {name: content.decode().split() for name, content in _contents(tmp_path / "plots/initial").items()}
+    assert curves["val/loss.tsv"] == ["step", "loss", "1", "0.9", "2", "0.4", "3", "0.6"]
+    assert curves["best/loss.tsv"] == ["step", "loss", "2", "0.4"]
+    assert curves["train/lr.tsv"][2:] == ["1", "0.001", "2", "0.001", "3", "0.001"]
+    assert {name.split("/")[1] for name in curves} == {"loss.tsv", "accuracy.tsv", "auc.tsv", "lr.tsv"}
+    assert json.loads(Path("metrics/initial.json").read_text())["best_epoch"] == 2
+
+
+def test_time_is_kept_beside_the_outs_and_changes_none_of_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    publish_history("finetune", _history(2.0))
+    assert "2.5 s an epoch" in capsys.readouterr().out
+    slow = {name: _contents(tmp_path / name) for name in ("plots", "metrics")}
+    assert slow["metrics"]["timing/finetune/val.tsv"].split() == b"step time 1 0.5 2 0.5 3 0.5".split()
+    publish_history("finetune", _history(1.0))
+    assert _contents(tmp_path / "plots") == slow["plots"]
+    assert (tmp_path / "metrics/finetune.json").read_bytes() == slow["metrics"]["finetune.json"]
