@@ -19,8 +19,8 @@ from ctscan.download import archives, dataset, fetch_data, release
 
 import pytest
 from dvc.repo import Repo
+from repository import REPO
 
-ROOT = Path(__file__).parent.parent
 IMAGES = {
     f"{folder} ({n}).png": random.Random(folder).randbytes(40_000)
     for folder in ("COVID/Covid", "non-COVID/Non-Covid")
@@ -54,7 +54,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("template")
     Repo.init(str(root), no_scm=True).close()
     for name in ("params.yaml", "data.dvc"):
-        shutil.copy(ROOT / name, root)
+        shutil.copy(REPO / name, root)
     return root
 
 
@@ -186,7 +186,7 @@ def test_kill_at_any_moment(pinned: Path, when: str) -> None:
     archive = pack(pinned / "a.zip", IMAGES)
     script = f"""
 import os, pathlib, signal, sys
-sys.path.insert(0, {str(ROOT / "src")!r})
+sys.path.insert(0, {str(REPO / "src")!r})
 from ctscan.download import dataset
 from ctscan.core.params import read_params
 def die(*_):
@@ -234,7 +234,7 @@ def test_interrupt(repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_command_exits_with_1_and_one_line(repo: Path) -> None:
-    command = [sys.executable, str(ROOT / "src" / "fetch_data.py"), "--archive", "absent.zip"]
+    command = [sys.executable, str(REPO / "src" / "fetch_data.py"), "--archive", "absent.zip"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=repo)
     assert done.returncode == 1
     assert done.stderr == "fetch-data: absent.zip: there is no such file or folder; check the path\n"

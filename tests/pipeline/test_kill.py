@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -10,44 +9,25 @@ import signal
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
 
 from ctscan.model.saving import load_model
 
 import numpy as np
 import pytest
 import yaml
+from killable import Killable
 from repository import REPO
 
 EPOCHS, STEPS = 6, 4  # 28 training images in batches of 8
 POINTS = sorted(random.Random(2).sample(range(STEPS + 1, EPOCHS * STEPS), 5))
 
 
-class Killable:
-    """Runs functions of tests/killing.py in processes that a server forks, so TensorFlow is imported once."""
-
-    def __init__(self) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["killing"])
-
-    def __call__(self, function: str, *arguments: Any) -> int:
-        process = self.context.Process(target=_call, args=(function, *arguments))
-        process.start()
-        process.join()
-        assert process.exitcode is not None
-        return process.exitcode
-
-
-def _call(function: str, *arguments: Any) -> None:
-    import killing
-
-    getattr(killing, function)(*arguments)
-
-
 @pytest.fixture(scope="module")
 def run() -> Killable:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{REPO / 'tests'}{os.pathsep}{REPO / 'src'}")  # read as the server starts
+        patch.setenv(
+            "PYTHONPATH", f"{REPO / 'tests' / 'helpers'}{os.pathsep}{REPO / 'src'}"
+        )  # read as the server starts
         killable = Killable()
         forkserver.ensure_running()
     return killable

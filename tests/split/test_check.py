@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from drawing import draw_dataset, texture
 from PIL import Image
+from repository import REPO
 
 CLASSES = Classes(positive="COVID", negative="non-COVID")
-REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_perceptual_hash_tells_copies_from_other_images() -> None:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     draw_dataset(tmp_path / "sample", 30)
-    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((REPO / "params.yaml").read_bytes())
     stage = {"stages": {"prepare-split": {"params": ["dataset", "classes", "seed", "split", "checks"]}}}
     (tmp_path / "dvc.yaml").write_text(json.dumps(stage))
     monkeypatch.chdir(tmp_path)
