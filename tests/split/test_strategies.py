@@ -218,9 +218,9 @@ def test_copies_never_lie_on_two_sides(pairs: list[tuple[int, int, int]], strate
 
 def test_joined_groups_have_the_name_of_the_first() -> None:
     manifest = numbered(40, 40)
-    manifest["perceptual_hash"] = manifest["perceptual_hash"].where(
-        manifest.index != 35, manifest.at[2, "perceptual_hash"]
-    )
+    hashes = manifest["perceptual_hash"].tolist()
+    hashes[35] = hashes[2]
+    manifest["perceptual_hash"] = hashes
     result = assign_subsets(manifest, make_split("blocked", block=5), 1)
     assert set(result["group"][:5]) == set(result["group"][35:40]) == {"COVID#0"}
     assert result["group"].nunique() == 15
