@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 from ctscan.core.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
 from ctscan.core.seeds import derive_seed, generator
 from ctscan.images.decode import EXTENSIONS, load_slice

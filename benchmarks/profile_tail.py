@@ -15,8 +15,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.core.determinism import make_deterministic
 from ctscan.core.params import Head
+from ctscan.core.seeds import make_deterministic
 from ctscan.model.backbone import build_backbone
 from ctscan.model.convolution import use_products
 from ctscan.model.freezing import classify, freeze, freeze_normalization, partition

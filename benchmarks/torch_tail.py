@@ -67,8 +67,8 @@ def _seconds(step: Callable[[], object]) -> float:
 def our_step(batch: int, precision: str) -> Callable[[], object]:
     """A step as stage finetune takes it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-    from ctscan.core.determinism import make_deterministic
     from ctscan.core.params import Head
+    from ctscan.core.seeds import make_deterministic
     from ctscan.model.backbone import build_backbone
     from ctscan.model.convolution import use_products
     from ctscan.model.freezing import classify, freeze, freeze_normalization, partition

@@ -3,10 +3,10 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from ctscan.core.determinism import make_deterministic
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.seeds import make_deterministic
+from ctscan.core.stage import run_stage
 from ctscan.evaluation import calibration, figures, gradcam, intervals, novelty
 from ctscan.evaluation.assess import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
 from ctscan.evaluation.baselines import Inputs, run_baselines
