@@ -18,10 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from ctscan.core.params import Head
 from ctscan.core.seeds import make_deterministic
 from ctscan.model.backbone import build_backbone
-from ctscan.model.convolution import use_products
+from ctscan.model.bfloat16 import use_fused_normalization, use_matrix_products
 from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
 from ctscan.model.head import build_head
-from ctscan.model.normalization import use_fused
 from ctscan.training.activation_cache import boundary_cache
 from ctscan.training.loop import Examples, compile_classifier
 
@@ -68,8 +67,8 @@ def _profile(options: argparse.Namespace) -> None:
     tail = keras.Model(frontier, classify(base.output, head))
     products, both = keras.models.clone_model(tail), keras.models.clone_model(tail)
     for model in (products, both):
-        use_products(model)
-    use_fused(both)
+        use_matrix_products(model)
+    use_fused_normalization(both)
     trunk = keras.Model(backbone.input, trunk(backbone.get_layer("preprocessing").output))
     for model in (whole, tail, products, both):
         compile_classifier(model, 1e-5)

@@ -70,10 +70,9 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
     from ctscan.core.params import Head
     from ctscan.core.seeds import make_deterministic
     from ctscan.model.backbone import build_backbone
-    from ctscan.model.convolution import use_products
+    from ctscan.model.bfloat16 import use_fused_normalization, use_matrix_products
     from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
     from ctscan.model.head import build_head
-    from ctscan.model.normalization import use_fused
     from ctscan.training.loop import compile_classifier
 
     import keras
@@ -87,8 +86,8 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
     if tuple(tensor.shape[1:] for tensor in frontier) != FRONTIER:
         sys.exit(f"torch-tail: the frontier is {frontier}, no longer {FRONTIER}")
     freeze(base, DEPTH)
-    use_products(base)
-    use_fused(base)
+    use_matrix_products(base)
+    use_fused_normalization(base)
     freeze_normalization(head)
     tail = keras.Model(frontier, classify(base.output, head))
     compile_classifier(tail, 1e-5)

@@ -8,9 +8,8 @@ from ctscan.core.params import Params
 from ctscan.images.batches import image_batches, slice_reader
 from ctscan.images.manifest import rows
 from ctscan.model.augmentation import augmented
-from ctscan.model.convolution import use_products
+from ctscan.model.bfloat16 import use_fused_normalization, use_matrix_products
 from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
-from ctscan.model.normalization import use_fused
 from ctscan.model.saving import load_model
 from ctscan.training.activation_cache import boundary_cache
 from ctscan.training.loop import Record, compile_classifier, examples, train
@@ -42,7 +41,7 @@ def train_head(
         # No two epochs see the same image, so each goes through the whole network.
         backbone = load_model(BACKBONE)
         freeze(backbone.get_layer("base"), depth=0)
-        use_fused(backbone)
+        use_fused_normalization(backbone)
         whole = keras.Model(backbone.input, classify(backbone.output, head))
         classifier = augmented(whole, params.augment, params.seed)
         fetch = slice_reader(paths, size=backbone.input_shape[1])
@@ -87,8 +86,8 @@ def finetune(
     base = backbone.get_layer("base")
     trunk, frontier = partition(base, params.unfreeze_depth)
     freeze(base, params.unfreeze_depth, params.finetune.normalization)
-    use_products(base)
-    use_fused(base)
+    use_matrix_products(base)
+    use_fused_normalization(base)
     if params.finetune.normalization == "frozen":
         freeze_normalization(head)
     whole = keras.Model(backbone.input, classify(backbone.output, head), name="classifier")
