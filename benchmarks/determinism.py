@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from ctscan.core.params import read_params
 from ctscan.core.seeds import make_deterministic
-from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+from ctscan.model.freezing import classify, cut_network, freeze, freeze_normalization
 from ctscan.model.head import build_head
 from ctscan.training.loop import compile_classifier
 
@@ -42,7 +42,7 @@ def tail() -> tuple[keras.Model, list[np.ndarray]]:
     """The last `DEPTH` layers with a head on top, and a batch of what crosses the frontier."""
     base = keras.applications.ResNet50V2(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
     classifier = build_head(base.output_shape[-1], read_params().head, seed=1)
-    _, frontier = partition(base, DEPTH)
+    _, frontier = cut_network(base, DEPTH)
     freeze(base, DEPTH)
     freeze_normalization(classifier)
     return keras.Model(frontier, classify(base.output, classifier)), [_noise(t.shape[1:]) for t in frontier]

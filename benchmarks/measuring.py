@@ -141,7 +141,7 @@ def run_ours(workspace: Workspace, precision: str) -> Run:
 
     Phase 1 is train-initial and the share of extract-features that training and validation images take; the share of
     the test images is the initial model's evaluation, as their forward pass is in plain Keras. Phase 2 is finetune,
-    with the pass that fills the boundary cache. Evaluation is all of evaluate: baselines, intervals and figures, too,
+    with the pass that fills the activation cache. Evaluation is all of evaluate: baselines, intervals and figures, too,
     which plain Keras doesn't make.
     """
     folder = workspace.folder

@@ -18,7 +18,7 @@ def recipe(params: Params) -> None:
     head = load_model(Path("models/initial.keras"))
 
     with checkpoint("finetune") as folder:
-        whole, history = finetune(head, manifest, image_paths(manifest), params, folder, SCRATCH / "boundary")
+        whole, history = finetune(head, manifest, image_paths(manifest), params, folder, SCRATCH / "activations")
         with publish(Path("models/finetuned.keras")) as path:
             save_model(whole, path)
             publish_history("finetune", history)
