@@ -48,8 +48,8 @@ def recipe(params: Params) -> None:
         for model in scores
     }
 
-    notice = novelty.fit(images[references, ..., 0], known, images[val, ..., 0], pooled[val])
-    tried = novelty.validate(notice, whole, images[test, ..., 0], pooled[test], params.seed)
+    detector = novelty.fit_detector(images[references, ..., 0], known, images[val, ..., 0], pooled[val])
+    tried = novelty.measure_detector(detector, whole, images[test, ..., 0], pooled[test], params.seed)
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen = {
@@ -75,7 +75,7 @@ def recipe(params: Params) -> None:
 
         write_json(out(METRICS / "evaluate.json"), {model: details[model]["test"] for model in scores})
         write_json(out(METRICS / "details.json"), {**details, **beside})
-        notice.save(out(Path("models/novelty.npz")))
+        detector.save(out(Path("models/novelty.npz")))
         for name, points in (("roc", roc_points), ("pr", pr_points)):
             found = [row for model in scores for row in points(model, on_test[model], resamples)]
             write_json(out(PLOTS / f"{name}.json"), found)
