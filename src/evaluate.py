@@ -3,10 +3,10 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from ctscan.core.determinism import make_deterministic
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.seeds import make_deterministic
+from ctscan.core.stage import run_stage
 from ctscan.evaluation import calibration, figures, gradcam, intervals, novelty
 from ctscan.evaluation.assess import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
 from ctscan.evaluation.baselines import Inputs, run_baselines
@@ -48,8 +48,8 @@ def recipe(params: Params) -> None:
         for model in scores
     }
 
-    notice = novelty.fit(images[references, ..., 0], known, images[val, ..., 0], pooled[val])
-    tried = novelty.validate(notice, whole, images[test, ..., 0], pooled[test], params.seed)
+    detector = novelty.fit_detector(images[references, ..., 0], known, images[val, ..., 0], pooled[val])
+    tried = novelty.measure_detector(detector, whole, images[test, ..., 0], pooled[test], params.seed)
 
     sizes = manifest[["width", "height"]].to_numpy()
     seen = {
@@ -75,7 +75,7 @@ def recipe(params: Params) -> None:
 
         write_json(out(METRICS / "evaluate.json"), {model: details[model]["test"] for model in scores})
         write_json(out(METRICS / "details.json"), {**details, **beside})
-        notice.save(out(Path("models/novelty.npz")))
+        detector.save(out(Path("models/novelty.npz")))
         for name, points in (("roc", roc_points), ("pr", pr_points)):
             found = [row for model in scores for row in points(model, on_test[model], resamples)]
             write_json(out(PLOTS / f"{name}.json"), found)

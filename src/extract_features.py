@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ctscan.core.determinism import make_deterministic
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.seeds import configure_keras
+from ctscan.core.stage import run_stage
 from ctscan.images.batches import image_batches
 from ctscan.images.manifest import image_paths, read_manifest
 from ctscan.model.backbone import build_backbone, weights_hash
@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 
 def recipe(params: Params) -> None:
-    make_deterministic()
-    keras.config.set_dtype_policy(params.precision)
+    configure_keras(params.precision)
     backbone = build_backbone(params.backbone, params.weights, params.image_size, params.seed)
     pooling = keras.layers.GlobalAveragePooling2D(dtype="float32")
     pooled = forward(keras.Model(backbone.input, pooling(backbone.output)))

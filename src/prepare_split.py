@@ -7,9 +7,9 @@ split/manifest.csv, a row for each image; metrics/split.json.
 import shutil
 from pathlib import Path
 
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.stage import run_stage
 from ctscan.split.check import scan
 from ctscan.split.leakage import leak_report, thumbnails
 from ctscan.split.strategies import assign_subsets

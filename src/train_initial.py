@@ -2,22 +2,21 @@
 
 from pathlib import Path
 
-from ctscan.core.determinism import make_deterministic
+from ctscan.core.files import publish
 from ctscan.core.params import Params
-from ctscan.core.stage import checkpoint, publish, run_stage
+from ctscan.core.seeds import configure_keras
+from ctscan.core.stage import checkpoint, run_stage
 from ctscan.images.manifest import image_paths, read_manifest
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
 from ctscan.training.history import publish_history
 from ctscan.training.phases import train_head
 
-import keras
 import numpy as np
 
 
 def recipe(params: Params) -> None:
-    make_deterministic()
-    keras.config.set_dtype_policy(params.precision)
+    configure_keras(params.precision)
     manifest = read_manifest()
     features = np.load("features.npy")
     head = build_head(features.shape[1], params.head, params.seed)

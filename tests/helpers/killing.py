@@ -82,7 +82,7 @@ def _die_publishing(count: int) -> None:
 
 
 def _die_filling(count: int) -> None:
-    """When so many batches of images have gone into the boundary cache."""
+    """When so many batches of images have gone into the activation cache."""
 
     def batches(files: list[Path], size: int) -> Iterator[Any]:
         for index, batch in enumerate(small(files, size)):

@@ -49,8 +49,8 @@ def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(Path("sample", place), Path("split/images/train", place))
         lines += [f"{place}/{path.name},{label},train,,44,40,L" for path in sorted(Path("sample", place).iterdir())]
     Path("split/manifest.csv").write_text("\n".join(lines) + "\n")
-    # A switch of the whole process, which later tests would inherit.
-    monkeypatch.setattr(extract_features, "make_deterministic", lambda: None)
+    # These are settings of the whole process, which later tests would inherit.
+    monkeypatch.setattr(extract_features, "configure_keras", lambda precision: None)
     return workspace
 
 

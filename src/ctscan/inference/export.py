@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError, writing
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 
 import numpy as np
 

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     # TensorFlow takes seconds: a mistyped PATH is told before it loads, and the model's hash is taken while it does.
     with _without_collecting(), ThreadPoolExecutor(1) as beside:
         tracked = beside.submit(read_evaluation, NOVELTY)
-        from ctscan.core.determinism import make_deterministic
+        from ctscan.core.seeds import make_deterministic
         from ctscan.inference.bundle import load_evaluated
         from ctscan.inference.predictor import BATCH, predict
 
