@@ -135,8 +135,8 @@ def validate(values: Any) -> Params:
         raise UserError(f"{PARAMS_FILE}: classes.positive and classes.negative are both '{params.classes.positive}'")
     if set(params.weights) & set("/\\"):
         raise UserError(
-            f"{PARAMS_FILE}: weights = '{params.weights}'; it needs random, imagenet or the name of a file in weights/, "
-            f"where `ctscan weights {params.weights}` puts one"
+            f"{PARAMS_FILE}: weights = '{params.weights}'; it needs random, imagenet or the name of a file in "
+            f"weights/, where `ctscan weights {params.weights}` puts one"
         )
     return params
 
