@@ -3,12 +3,21 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_json, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import make_deterministic
 from ctscan.core.stage import run_stage
 from ctscan.evaluation import calibration, figures, gradcam, intervals, novelty
-from ctscan.evaluation.assess import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
+from ctscan.evaluation.assess import (
+    Subset,
+    assess,
+    compare,
+    confusion_rows,
+    controls_table,
+    headline_metrics,
+    pr_points,
+    roc_points,
+)
 from ctscan.evaluation.baselines import Inputs, run_baselines
 from ctscan.evaluation.tables import results_table
 from ctscan.images.batches import load_slices
@@ -73,8 +82,8 @@ def recipe(params: Params) -> None:
         def out(path: Path) -> Path:
             return stack.enter_context(publish(path))
 
-        write_json(out(METRICS / "evaluate.json"), {model: details[model]["test"] for model in scores})
-        write_json(out(METRICS / "details.json"), {**details, **beside})
+        write_json(out(METRICS / "test.json"), headline_metrics(details))
+        write_record(out(METRICS / "details.json"), {**details, **beside})
         detector.save(out(Path("models/novelty.npz")))
         for name, points in (("roc", roc_points), ("pr", pr_points)):
             found = [row for model in scores for row in points(model, on_test[model], resamples)]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import configure_keras
 from ctscan.core.stage import run_stage
@@ -38,7 +38,7 @@ def recipe(params: Params) -> None:
         np.save(path, features)
     with publish(Path("metrics/backbone.json")) as path:
         base = backbone.get_layer("base")
-        write_json(
+        write_record(
             path,
             {
                 "backbone": params.backbone,

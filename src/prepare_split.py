@@ -7,7 +7,7 @@ split/manifest.csv, a row for each image; metrics/split.json.
 import shutil
 from pathlib import Path
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_record
 from ctscan.core.params import Params
 from ctscan.core.stage import run_stage
 from ctscan.split.check import scan
@@ -34,7 +34,7 @@ def prepare_split(params: Params) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, target)
         manifest.to_csv(table, columns=COLUMNS, index=False, lineterminator="\n")
-        write_json(metrics, report)
+        write_record(metrics, report)
 
     print(
         f"{params.split.strategy} split: {report['test_positive']} + {report['test_negative']} test images; "

@@ -50,6 +50,19 @@ def assess(
     }
 
 
+def headline_metrics(details: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The test metrics that `dvc exp show` has: `acc_init`, `auc_init`, `acc_ft`, `auc_ft`, in [0, 1].
+
+    Their names are short and in no other file, so that the table of experiments fits a terminal.
+    """
+    short = {"initial": "init", "finetuned": "ft"}
+    return {
+        f"{name}_{short[model]}": details[model]["test"][metric]
+        for model in short
+        for name, metric in (("acc", "accuracy"), ("auc", "roc_auc"))
+    }
+
+
 def compare(
     initial: Subset, finetuned: Subset, threshold: float, resamples: intervals.Resamples
 ) -> dict[str, dict[str, Any]]:

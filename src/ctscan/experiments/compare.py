@@ -1,15 +1,16 @@
-"""Metrics and params of the work tree and of revisions: commits, branches, tags, DVC's experiments."""
+"""Read metrics and params of the work tree and of revisions: commits, branches, tags and experiments of DVC."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import parse_record
 from ctscan.evaluation.metrics import HEADLINE
 from ctscan.evaluation.tables import headline
 
 import dvc.api
+import yaml
 
 WORK_TREE = "workspace"  # DVC's name for it
 DETAILS = Path("metrics/details.json")
@@ -19,16 +20,33 @@ Table = list[list[str]]  # rows of cells, the first one heads
 
 
 def headline_table(revisions: Sequence[str]) -> Table:
-    """The study's five metrics on test with 95 % intervals, a row for each model of each revision.
+    """The study's five metrics on test with 95 % intervals, one row for each model of each revision.
+
+    A revision that was not evaluated says so in place of figures.
 
     Raises:
         UserError: a revision holds no run.
     """
     table = [["revision", "model", *HEADLINE]]
     for revision in revisions:
-        details = _details(revision)
-        table += [[revision, model, *headline(details[model])] for model in MODELS]
+        details, evaluated = read_details(revision), is_evaluated(revision)
+        for model in MODELS:
+            cells = headline(details[model]) if evaluated else ["not evaluated", *[""] * (len(HEADLINE) - 1)]
+            table.append([revision, model, *cells])
     return table
+
+
+def is_evaluated(revision: str) -> bool:
+    """Whether the test figures of `revision` are about its own models.
+
+    A run that ends before evaluate, as those of a sweep do, still holds the test figures of an earlier run. Then
+    dvc.lock shows that evaluate read other files than the stages before it have written since.
+    """
+    stages = yaml.safe_load(_read("dvc.lock", revision))["stages"]
+    if "evaluate" not in stages:
+        return False
+    written = {out["path"]: out["md5"] for name in stages for out in stages[name].get("outs", ())}
+    return all(written.get(read["path"], read["md5"]) == read["md5"] for read in stages["evaluate"]["deps"])
 
 
 def params_table(revisions: Sequence[str]) -> Table:
@@ -51,13 +69,16 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _details(revision: str) -> dict[str, Any]:
+def read_details(revision: str) -> dict[str, Any]:
+    """What metrics/details.json holds at `revision`. Raises `UserError` where it holds no run."""
+    return parse_record(_read(str(DETAILS), revision))
+
+
+def _read(path: str, revision: str) -> str:
     try:
-        with dvc.api.open(str(DETAILS), rev=_commit(revision)) as file:
-            details: dict[str, Any] = json.load(file)
+        return str(dvc.api.read(path, rev=_commit(revision)))
     except FileNotFoundError:
-        raise UserError(f"{revision}: {DETAILS} is missing; run the pipeline with `make repro`") from None
-    return details
+        raise UserError(f"{revision}: {path} is missing; run the pipeline with `make repro`") from None
 
 
 def _commit(revision: str) -> str | None:

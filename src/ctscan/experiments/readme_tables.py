@@ -4,13 +4,13 @@ A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- 
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import read_record
 from ctscan.evaluation.metrics import HEADLINE
 from ctscan.evaluation.tables import interval, results_table
 from ctscan.experiments.spread import label, table
@@ -155,7 +155,7 @@ def _aucs(values: Mapping[str, float], form: str) -> list[str]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_record(path)
 
 
 def _short(value: float) -> str:

@@ -1,13 +1,9 @@
 """Print the table of results of the last run."""
 
 import argparse
-import json
-from pathlib import Path
 
-from ctscan.core.errors import UserError
 from ctscan.evaluation.tables import results_table
-
-DETAILS = Path("metrics/details.json")
+from ctscan.experiments.compare import MODELS, WORK_TREE, is_evaluated, read_details
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where no run is there."""
-    if not DETAILS.is_file():
-        raise UserError(f"{DETAILS} is missing; run the pipeline with `make repro`")
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))
-    print(results_table({model: report[model] for model in ("initial", "finetuned")}))
+    details = read_details(WORK_TREE)
+    if not is_evaluated(WORK_TREE):
+        print("not evaluated: the last run ended before the stage evaluate; `dvc repro` evaluates it")
+        return 0
+    print(results_table({model: details[model] for model in MODELS}))
     return 0

@@ -5,7 +5,6 @@ code's revision, figures, time and machine. What else README.md says is left as 
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import read_record
 from ctscan.evaluation.tables import results_table
 from ctscan.experiments.environment import environment
 
@@ -160,5 +160,4 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
 
 
 def _read(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
-    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    return read_record(path) if path.suffix == ".json" else yaml.safe_load(path.read_text(encoding="utf-8"))

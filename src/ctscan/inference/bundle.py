@@ -1,13 +1,13 @@
 """Load the model bundle: the fine-tuned model, its thresholds and temperature, and its novelty detector."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import read_record
 from ctscan.core.params import Classes
 
 import yaml
@@ -84,7 +84,7 @@ def read_evaluation(*beside: Path) -> Evaluation:
     for path in written:
         if _md5(path) != recorded["files"].get(path.as_posix()):
             raise UserError(f"{path} is not what evaluate wrote ({LOCK}); run `dvc repro`, or take back your change")
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))["finetuned"]
+    report = read_record(DETAILS)["finetuned"]
     chosen = {point: float(values["threshold"]) for point, values in report["operating_points"].items()}
     thresholds = {STUDY: float(report["threshold"]), **chosen}
     temperature = float(report["calibration"]["temperature"])
