@@ -18,7 +18,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "get data and weights": {
         "data": ("ctscan.download.data", "get the study's dataset, from Kaggle or from an archive that you have"),
-        "weights": ("ctscan.download.weights", "get the ImageNet weights of the backbone ahead of a run"),
+        "weights": ("ctscan.download.weights", "get ImageNet weights ahead of a run, or track a weights file of yours"),
         "draw-sample": ("ctscan.phantoms", "draw the synthetic sample anew"),
     },
     "compare runs": {

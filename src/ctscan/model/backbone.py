@@ -58,6 +58,13 @@ def fetch_imagenet(name: str, image_size: int) -> tuple[PublishedFile, Path]:
     return file, path
 
 
+def require_fitting(name: str, image_size: int, path: Path) -> None:
+    """Raise `UserError` unless the file at `path` holds the weights of backbone `name` without its top."""
+    with _fitting_size(name, image_size):
+        base = _application(name)(weights=None, **_arguments(image_size))
+    load_weights(base, name, path)
+
+
 def weights_hash(base: keras.Model) -> str:
     """SHA-256 over the values of all weights in layer order: what a run started from, wherever it came from."""
     digest = hashlib.sha256()
