@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import vl_convert
 import yaml
 from browser import CHROMIUM, Browser
+from commands import ctscan_process
 from PIL import Image
 from repository import REPO
 
@@ -41,7 +41,7 @@ def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def show(clone: Path, command: str, *revisions: str) -> subprocess.CompletedProcess[str]:
-    return run(clone, sys.executable, "-m", "ctscan", command, *revisions)
+    return ctscan_process(command, *revisions, at=clone)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,6 @@ ctscan weights
 import argparse
 
 from ctscan.core.params import read_params
-from ctscan.model.backbone import fetch_imagenet
-
-from keras.src.utils import file_utils
 
 INTERRUPTED = "Keras' cache is as it was"  # said after Ctrl-C
 
@@ -20,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the weights can't be had."""
     params = read_params()
+    # Here, as TensorFlow takes seconds that help and a faulty params.yaml can do without.
+    from ctscan.model.backbone import fetch_imagenet
+
+    from keras.src.utils import file_utils
+
     file, path = fetch_imagenet(params.backbone, params.image_size)
     checked = f"md5 {file.md5}, as Keras publishes it" if file.md5 else "Keras publishes no hash of this file"
     print(f"{path}: {path.stat().st_size} bytes, {checked}\n  sha256 {file_utils.hash_file(path)}\n  from {file.url}")

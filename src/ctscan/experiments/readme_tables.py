@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.evaluation.metrics import HEADLINE
-from ctscan.evaluation.tables import interval, results_table
 from ctscan.experiments.spread import label, table
 
 PAGES = ("README.md", "MODEL_CARD.md", "benchmarks/README.md")
@@ -59,12 +57,17 @@ def fill(text: str, root: Path) -> str:
 
 
 def sample_run(root: Path) -> str:
+    # Here and below, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.tables import results_table
+
     details = _json(root / "metrics/details.json")
     return f"```text\n{results_table({model: details[model] for model in MODELS})}\n```"
 
 
 def results(root: Path) -> str:
     """The study's figures, and those of each run here with 95 % intervals, as Markdown."""
+    from ctscan.evaluation.metrics import HEADLINE
+
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
     for row in _json(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
@@ -163,6 +166,8 @@ def _short(value: float) -> str:
 
 
 def _between(value: float, bounds: Mapping[str, float]) -> str:
+    from ctscan.evaluation.tables import interval
+
     return f"{_short(value)} ({interval(bounds, _short)})"
 
 
