@@ -82,7 +82,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # A switch of the whole process, which later tests would inherit.
     patch.setattr(evaluate, "make_deterministic", lambda: None)
     patch.setattr("ctscan.core.seeds.make_deterministic", lambda: None)
-    evaluate.recipe(load_params("evaluate"))
+    evaluate.evaluate(load_params("evaluate"))
     write_lock()
     yield folder
     patch.undo()

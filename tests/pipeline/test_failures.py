@@ -175,7 +175,7 @@ def test_extract_features(
 ) -> None:
     offline(project, monkeypatch)
     spoil()
-    message = message_of(project, lambda: run_stage("extract-features", extract_features.recipe))
+    message = message_of(project, lambda: run_stage("extract-features", extract_features.extract_features))
     assert message.startswith("extract-features: ")
     assert str(named) in message
     assert remedy in message

@@ -18,14 +18,14 @@ import zc.lockfile
 ABANDONED = 14 * 24 * 3600  # seconds after which an untouched checkpoint is taken for forgotten
 
 
-def run_stage(name: str, recipe: Callable[[Params], None]) -> None:
-    """Run `recipe` on the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C."""
+def run_stage(name: str, function: Callable[[Params], None]) -> None:
+    """Call `function` with the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C."""
     try:
-        recipe(load_params(name))
+        function(load_params(name))
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except Exception as error:
-        # Raised inside tf.data, where images are read, it arrives quoted in an error of TensorFlow's.
+        # A `UserError` that is raised inside tf.data, where images are read, arrives quoted in TensorFlow's own error.
         quoted = re.search(r"\bUserError: (.+)", str(error))
         if quoted is None:
             raise

@@ -86,6 +86,18 @@ def reference_rows(train: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.int
     return np.sort(generator(seed, "novelty references").choice(train, number, replace=False))
 
 
+def make_detector(network: Network, train: Images, val: Images, val_features: Features, seed: int) -> NoveltyDetector:
+    """A detector from training and validation slices (n, s, s), and the features (n, d) of those of validation.
+
+    Args:
+        network: the fine-tuned model, of `with_features`.
+        seed: the experiment's, for the draw of the training images that are kept as references.
+    """
+    references = train[reference_rows(np.arange(len(train)), seed)]
+    _, features = observe(network, references[..., None], "features of training images")
+    return fit_detector(references, features, val, val_features)
+
+
 def fit_detector(train: Images, train_features: Features, val: Images, val_features: Features) -> NoveltyDetector:
     """A detector from training and validation slices (n, s, s) and their features (n, d)."""
     from sklearn.covariance import LedoitWolf  # takes a second, which a prediction need not wait for
