@@ -4,6 +4,9 @@ import hashlib
 
 import numpy as np
 
+# Images that a network is given at a time where nothing is trained. Another number rounds results otherwise.
+INFERENCE_BATCH = 32
+
 
 def derive_seed(seed: int, *names: str | int) -> int:
     """A seed in [0, 2**31) that depends on `seed` and on `names` alone.

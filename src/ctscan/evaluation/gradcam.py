@@ -22,7 +22,7 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-BATCH = 8
+BATCH = 8  # slices at a time: a gradient takes several times the memory of a score
 COMPARED = 32  # slices that the sanity check averages over
 
 

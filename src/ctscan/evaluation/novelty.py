@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.seeds import generator
+from ctscan.core.files import require
+from ctscan.core.seeds import INFERENCE_BATCH, generator
 from ctscan.evaluation.unfamiliar_images import altered_slices, non_ct_images
 
 import keras
@@ -28,7 +29,6 @@ LEVEL = 0.95  # share of slices like the training images that is to pass
 CONFIDENCE = 0.95  # that this share passes, over draws of the validation images
 REFERENCES = 512  # training images that the detector compares with, at most
 DRAWN = 32  # images of each kind that the detector is tried on
-BATCH = 32  # as `batches.INFERENCE_BATCH`
 
 Features = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8]
@@ -56,8 +56,7 @@ class NoveltyDetector(NamedTuple):
 
 def load_detector(path: Path) -> NoveltyDetector:
     """Read what `NoveltyDetector.save` wrote. Raises `UserError` where the file is missing or damaged."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    require(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return NoveltyDetector(**arrays)
@@ -73,9 +72,8 @@ def with_features(classifier: keras.Model) -> keras.Model:
 
 def observe(network: Network, slices: Images, title: str) -> tuple[Features, Features]:
     """Probabilities (n,) and features (n, d) float64 that `network` gives of slices (n, s, s, 1)."""
-    batches = [
-        network(slices[start : start + BATCH]) for start in tqdm(range(0, len(slices), BATCH), desc=title, unit="batch")
-    ]
+    starts = tqdm(range(0, len(slices), INFERENCE_BATCH), desc=title, unit="batch")
+    batches = [network(slices[start : start + INFERENCE_BATCH]) for start in starts]
     probabilities, features = (np.concatenate(outputs).astype(float) for outputs in zip(*batches, strict=True))
     return probabilities[:, 0], features
 
@@ -163,7 +161,8 @@ def _statistics(slices: Images) -> Features:
     Greys are in [0, 1], so that all six are of one order.
     """
     # In batches, because each pixel takes a few numbers of eight bytes meanwhile.
-    return np.concatenate([_batch_statistics(slices[at : at + BATCH]) for at in range(0, len(slices), BATCH)])
+    starts = range(0, len(slices), INFERENCE_BATCH)
+    return np.concatenate([_batch_statistics(slices[start : start + INFERENCE_BATCH]) for start in starts])
 
 
 def _batch_statistics(slices: Images) -> Features:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.images.decode import load_slice
 
 import numpy as np
 import tensorflow as tf
 
-INFERENCE_BATCH = 32  # slices at a time where nothing is trained
 THREADS = min(8, os.cpu_count() or 1)  # each holds a batch
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.evaluation.calibration import apply_temperature
 from ctscan.inference.bundle import ModelBundle
 from ctscan.inference.inputs import Incoming, read
 
 import numpy as np
 import tensorflow as tf
-
-BATCH = 32
 
 
 class Prediction(NamedTuple):
@@ -33,7 +32,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = BATCH
+    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = INFERENCE_BATCH
 ) -> Iterator[Prediction | UserError]:
     """A prediction for each slice of `files`, in their order, or the fault of a file that has none.
 

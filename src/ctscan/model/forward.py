@@ -4,14 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.model.bfloat16 import use_fused_normalization
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
-
-BATCH = 32  # inputs at a time
 
 
 def forward(model: keras.Model) -> Callable[[Any], Any]:
@@ -28,8 +27,8 @@ def forward(model: keras.Model) -> Callable[[Any], Any]:
 def predict(model: keras.Model, inputs: np.ndarray, title: str) -> np.ndarray:
     """Probabilities (n,) float64 of the positive class for `inputs` (n, ...), batch by batch under a progress bar."""
     scores = [
-        model.predict_on_batch(inputs[start : start + BATCH])[:, 0]
-        for start in tqdm(range(0, len(inputs), BATCH), desc=title, unit="batch")
+        model.predict_on_batch(inputs[start : start + INFERENCE_BATCH])[:, 0]
+        for start in tqdm(range(0, len(inputs), INFERENCE_BATCH), desc=title, unit="batch")
     ]
     joined: np.ndarray = np.concatenate(scores)
     return joined.astype(float)
