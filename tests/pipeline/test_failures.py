@@ -1,4 +1,4 @@
-"""Bad input of every kind: a message that names file and remedy, exit 1, and every earlier result as it was."""
+"""Bad input of every kind gives a message that names file and remedy, exits with 1, and changes no earlier result."""
 
 import shutil
 import zipfile

@@ -1,4 +1,4 @@
-"""Run networks in inference mode, batch by batch."""
+"""Run a network in inference mode, batch by batch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 
 def forward(model: keras.Model) -> Callable[[Any], Any]:
-    """`model`, which takes slices uint8, in inference mode: one graph for batches of any size.
+    """A function that runs `model`, which takes slices uint8, in inference mode on batches of any size.
 
-    Keras' own way traces the last, shorter batch anew, which takes seconds in a deep network.
+    It is one graph for all sizes. Keras traces the network again for the last, shorter batch, which takes seconds in a
+    deep network.
     """
     use_fused_normalization(model)
     signature = [tf.TensorSpec(model.input_shape, tf.uint8)]
