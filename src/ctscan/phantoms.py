@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctscan.core.files import publish
 from ctscan.core.seeds import generator
-from ctscan.core.stage import publish
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Pictures that a notice of unfamiliar images is tried on: drawn from a seed, or shipped inside scikit-image."""
+"""Make the images that the novelty detector is tried on: drawn from a seed, or photographs inside scikit-image."""
 
 from ctscan.core.seeds import generator
 from ctscan.images.decode import resize
@@ -10,13 +10,13 @@ from skimage import data
 
 Images = npt.NDArray[np.uint8]
 
-# Photographs that the installed package holds, so that nothing is downloaded.
+# Photographs inside the installed package, so that nothing is downloaded.
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "rocket")
 RIBS = 9
 
 
-def far(slices: Images, number: int, seed: int) -> dict[str, Images]:
-    """What is no chest CT slice, by kind: uint8 (number, s, s) of each, and the `inverted` of the slices (n, s, s)."""
+def non_ct_images(slices: Images, number: int, seed: int) -> dict[str, Images]:
+    """Images that are not chest CT slices, by kind: uint8 (number, s, s) each, and `slices` (n, s, s) `inverted`."""
     side = slices.shape[1]
     return {
         "noise": generator(seed, "noise").integers(0, 256, (number, side, side), dtype=np.uint8),
@@ -26,8 +26,8 @@ def far(slices: Images, number: int, seed: int) -> dict[str, Images]:
     }
 
 
-def near(slices: Images) -> dict[str, Images]:
-    """Chest CT slices (n, s, s) as the training images do not show them, by kind; a reader would still know them."""
+def altered_slices(slices: Images) -> dict[str, Images]:
+    """Chest CT slices (n, s, s) altered as no training image is, by kind; a radiologist would still recognise them."""
     return {
         "mirrored": slices[:, :, ::-1],
         "quarter_turn": np.rot90(slices, axes=(1, 2)),
@@ -36,7 +36,7 @@ def near(slices: Images) -> dict[str, Images]:
 
 
 def photograph(seed: int, index: int, side: int) -> Images:
-    """A random square of one of `PHOTOGRAPHS`, in greys: uint8 (side, side)."""
+    """A random square of one of `PHOTOGRAPHS` in grey, uint8 (side, side)."""
     random = generator(seed, "photograph", index)
     picture = getattr(data, PHOTOGRAPHS[index % len(PHOTOGRAPHS)])()
     if picture.ndim == 3:
@@ -48,7 +48,7 @@ def photograph(seed: int, index: int, side: int) -> Images:
 
 
 def x_ray(seed: int, index: int, side: int) -> Images:
-    """A frontal chest radiograph, crudely: bright mediastinum and heart, dark lungs, ribs; uint8 (side, side)."""
+    """A rough frontal chest radiograph with bright mediastinum and heart, dark lungs and ribs, uint8 (side, side)."""
     random = generator(seed, "x-ray", index)
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, side)], indexing="ij")
     exposure = random.uniform(150, 190) * np.exp(-((np.abs(x) / random.uniform(0.85, 1)) ** 6)) + 20 * y

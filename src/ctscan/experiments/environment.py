@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
 LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pillow", "matplotlib")

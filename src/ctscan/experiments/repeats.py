@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ctscan.core.errors import UserError
-from ctscan.core.json_files import write_json
+from ctscan.core.files import SCRATCH, publish, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.core.stage import SCRATCH, publish
 from ctscan.experiments.programs import attempt
 from ctscan.experiments.spread import difference, settings, summary, table
 
@@ -58,7 +57,7 @@ def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool
         raise UserError(f"--seeds {count}: it needs 2 or more, a single split has no spread")
     require_features()
     # Here, as TensorFlow takes seconds that help and --show can do without.
-    from ctscan.core.determinism import make_deterministic
+    from ctscan.core.seeds import make_deterministic
     from ctscan.evaluation.figures import draw_repeats
     from ctscan.images.batches import image_batches
     from ctscan.images.manifest import read_manifest
@@ -191,7 +190,7 @@ def _once(
         scores = {"initial": predict(head, material.features[test], f"seed {params.seed}, initial")}
         if finetuning:
             whole, _ = finetune(
-                head, manifest, material.paths, params, folder / "finetune", boundary=folder / "boundary"
+                head, manifest, material.paths, params, folder / "finetune", activations=folder / "activations"
             )
             scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
 

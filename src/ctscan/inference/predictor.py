@@ -1,4 +1,4 @@
-"""Predict CT slices with the fine-tuned model: its calibrated probability, its call, and a notice of unlike images."""
+"""Predict CT slices with the fine-tuned model: calibrated probability, predicted class and novelty score."""
 
 import os
 import warnings
@@ -9,57 +9,56 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.evaluation.calibration import apply_temperature
-from ctscan.inference.bundle import Evaluated
+from ctscan.inference.bundle import ModelBundle
 from ctscan.inference.inputs import Incoming, read
 
 import numpy as np
 import tensorflow as tf
 
-BATCH = 32
-
 
 class Prediction(NamedTuple):
-    """What the model says of one slice."""
+    """What the model says about one slice."""
 
     path: Path
     name: str  # the path, with the number of the frame where there are several
     score: float  # in [0, 1], before the temperature: what thresholds are for
     probability: float  # of the positive class, calibrated, in [0, 1]
     label: str  # class at the operating point
-    novelty: float
-    unlike: bool  # novelty above 1: unlike the training images
-    colour: bool  # the file was in colour, of which only the luma is seen
+    novelty: float  # the novelty score
+    unfamiliar: bool  # whether the novelty score is above 1
+    colour: bool  # whether the file was in colour, of which the model sees only the luma
 
 
 def predict(
-    evaluated: Evaluated, files: Sequence[Path], point: str, min_size: int, batch: int = BATCH
+    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = INFERENCE_BATCH
 ) -> Iterator[Prediction | UserError]:
-    """A prediction for each slice of `files`, in their order, or the fault of a file that has none.
+    """Give a prediction for each slice of `files`, in their order, and the error for each file that can't be read.
 
-    Files are decoded by threads a few batches ahead of the network: memory does not grow with their number. A fault
-    comes as soon as it is met, so before the predictions of the batch that is being filled.
+    Threads decode the files a few batches ahead of the network, so memory does not grow with the number of files. An
+    error comes as soon as it is met, which is before the predictions of the batch that is being filled.
     """
     waiting: list[Incoming] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Pillow warns of damage that it can live with: the pipeline doesn't.
+        # Pillow only warns of some kinds of damage, which the pipeline refuses.
         warnings.filterwarnings("error", category=UserWarning, module="PIL|ctscan")
-        for found in _ahead(pool, files, evaluated.size, min_size, 2 * batch):
+        for found in _ahead(pool, files, bundle.size, min_size, 2 * batch):
             if isinstance(found, UserError):
                 yield found
                 continue
             waiting += found
             while len(waiting) >= batch:
-                yield from _predict_batch(evaluated, waiting[:batch], point)
+                yield from _predict_batch(bundle, waiting[:batch], point)
                 del waiting[:batch]
         if waiting:
-            yield from _predict_batch(evaluated, waiting, point)
+            yield from _predict_batch(bundle, waiting, point)
 
 
 def _ahead(
     pool: ThreadPoolExecutor, files: Sequence[Path], size: int, min_size: int, depth: int
 ) -> Iterator[list[Incoming] | UserError]:
-    """What `files` hold, in their order, with up to `depth` files decoded or under way."""
+    """Give what `files` hold, in their order, while up to `depth` files are decoded or wait to be given."""
     pending: deque[Future[list[Incoming] | UserError]] = deque()
     try:
         for path in files:
@@ -78,25 +77,26 @@ def _read(path: Path, size: int, min_size: int) -> list[Incoming] | UserError:
         return read(path, size, min_size)
     except UserError as error:
         return error
-    except Exception as error:  # one bad file is no reason to lose the others
+    except Exception as error:  # one bad file must not cost the others
         return UserError(f"{path}: not readable ({' '.join(str(error).split()) or type(error).__name__}); remove it")
 
 
-def _predict_batch(evaluated: Evaluated, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:
+def _predict_batch(bundle: ModelBundle, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:
     slices = np.stack([incoming.pixels for incoming in batch])
-    outputs, features = evaluated.network(tf.constant(slices[..., None]))
+    outputs, features = bundle.network(tf.constant(slices[..., None]))
     scores = outputs.numpy()[:, 0].astype(float)
-    reading, novelty = evaluated.reading, evaluated.notice.score(slices, features.numpy())
-    names = (reading.classes.negative, reading.classes.positive)
-    columns = zip(batch, scores, apply_temperature(scores, reading.temperature), novelty, strict=True)
-    for incoming, score, probability, distance in columns:
+    evaluation = bundle.evaluation
+    names = (evaluation.classes.negative, evaluation.classes.positive)
+    probabilities = apply_temperature(scores, evaluation.temperature)
+    novelties = bundle.detector.score(slices, features.numpy())
+    for incoming, score, probability, novelty in zip(batch, scores, probabilities, novelties, strict=True):
         yield Prediction(
             incoming.path,
             incoming.name,
             float(score),
             float(probability),
-            names[int(score >= reading.thresholds[point])],
-            float(distance),
-            bool(distance > 1),
+            names[int(score >= evaluation.thresholds[point])],
+            float(novelty),
+            bool(novelty > 1),
             incoming.colour,
         )

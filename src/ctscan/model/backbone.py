@@ -1,4 +1,4 @@
-"""Any `keras.applications` model as a backbone: grey slices in, feature maps out, preprocessing inside."""
+"""Build a backbone from any model of `keras.applications`: it takes grey slices and gives feature maps."""
 
 import hashlib
 import sys
@@ -58,7 +58,7 @@ def fetch_imagenet(name: str, image_size: int) -> tuple[PublishedFile, Path]:
 
 
 def weights_hash(base: keras.Model) -> str:
-    """SHA-256 over the values of all weights in layer order: what a run started from, wherever it came from."""
+    """SHA-256 over the values of all weights in layer order, which tells what a run started from."""
     digest = hashlib.sha256()
     for value in base.get_weights():
         digest.update(np.ascontiguousarray(value).tobytes())
