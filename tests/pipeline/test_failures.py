@@ -1,26 +1,20 @@
 """Bad input of every kind: a message that names file and remedy, exit 1, and every earlier result as it was."""
 
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import extract_features
 import prepare_split
 from ctscan.core.stage import run_stage
-from ctscan.download import fetch_data
 from ctscan.download import weights as fetch_weights
 
 import h5py
 import pytest
 from drawing import draw_dataset, texture
-from dvc.repo import Repo
 from PIL import Image
-from repository import REPO
 
 EARLIER = (
-    "data/COVID/a.png",
-    "data/non-COVID/b.png",
     "dvc.lock",
     "features.npy",
     "metrics/backbone.json",
@@ -195,20 +189,3 @@ def test_make_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = message_of(project, fetch_weights.main)
     assert message.startswith(f"fetch-weights: weights = imagenet needs {PUBLISHED}, which is not in ")
     assert "(Network is unreachable); run `make weights` with a network, or put the file there yourself" in message
-
-
-@pytest.mark.parametrize(
-    ("entries", "what"),
-    [({"../escape.png": b"x"}, "../escape.png"), ({"COVID/a.png": b"x"}, "non-COVID")],
-)
-def test_make_data(entries: dict[str, bytes], what: str, project: Path) -> None:
-    Repo.init(no_scm=True).close()
-    shutil.copy(REPO / "data.dvc", project)
-    with zipfile.ZipFile("release.zip", "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    message = message_of(project, lambda: fetch_data.main(["--archive", "release.zip"]))
-    assert message.startswith("fetch-data: ")
-    assert "release.zip" in message
-    assert what in message
-    assert not (project.parent / "escape.png").exists()

@@ -1,4 +1,4 @@
-"""`make data`: the study's dataset from Kaggle or from an archive into data/, whole or not at all."""
+"""Fill data/ with the study's dataset, from Kaggle or from an archive, whole or not at all."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
 from ctscan.core.stage import SCRATCH
 from ctscan.download.archives import unpack
+from ctscan.images.decode import EXTENSIONS
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -23,13 +24,12 @@ CITATION = (
 
 DATA = Path("data")
 WORK = SCRATCH / "fetch"  # beside data/, so that a rename puts the new folder in place
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 TIMEOUT = (5.0, 15.0)  # seconds to connect and between bytes; offline, the fetch fails within their sum
 MAX_ATTEMPTS = 20  # each but the last got further than the one before
 
 _UNPACKED, _FRESH, _OLD = WORK / "unpacked", WORK / "fresh", WORK / "old"
-_BY_HAND = "download it in a browser and run `make data ARCHIVE=path`"
+_BY_HAND = "download it in a browser and run `ctscan data --archive PATH`"
 
 
 def fetch(classes: Classes, archive: Path | None) -> None:
@@ -49,22 +49,24 @@ def fetch(classes: Classes, archive: Path | None) -> None:
     try:
         _clear_remains()
         source = download(WORK) if archive is None else archive
+        root = source if source.is_dir() else _UNPACKED
         try:
-            unpack(source, _UNPACKED)
-            folders = find_class_folders(_UNPACKED, (classes.positive, classes.negative), source)
+            if root == _UNPACKED:
+                unpack(source, root)
+            folders = find_class_folders(root, (classes.positive, classes.negative), source)
         except UserError as error:
             if archive is not None:
                 raise
             # Kept, it would only fail again: a resumed part of something else never becomes whole.
             source.unlink(missing_ok=True)
-            raise UserError(f"{OWNER}/{DATASET}: {error}: run `make data` again, or {_BY_HAND}") from None
+            raise UserError(f"{OWNER}/{DATASET}: {error}: run `ctscan data` again, or {_BY_HAND}") from None
         _gather(folders)
         _swap()
         if archive is None:
             source.unlink()
     except OSError as error:
-        place = error.filename or WORK
-        raise UserError(f"{place}: {error.strerror}; {DATA}/ can't be filled until that is put right") from None
+        place, reason = error.filename or WORK, error.strerror or " ".join(str(error).split())
+        raise UserError(f"{place}: {reason}; {DATA}/ can't be filled until that is put right") from None
     finally:
         _clear_remains()
 
@@ -107,7 +109,7 @@ def download(folder: Path) -> Path:
         except DataCorruptionError:
             raise UserError(
                 f"{handle}: what came has another checksum than the server announced, and is deleted; "
-                f"run `make data` again, or {_BY_HAND}"
+                f"run `ctscan data` again, or {_BY_HAND}"
             ) from None
         except requests.RequestException as error:
             reason = type(error).__name__
@@ -120,7 +122,7 @@ def download(folder: Path) -> Path:
             ) from None
     raise UserError(
         f"{handle}: the server can't be reached or dropped the connection ({reason}) after {_size(archive)} bytes; "
-        f"check the network and run `make data` again, which goes on from there, or {_BY_HAND}"
+        f"check the network and run `ctscan data` again, which goes on from there, or {_BY_HAND}"
     )
 
 
@@ -143,7 +145,7 @@ def _explain(status: int) -> str:
 
 
 def find_class_folders(root: Path, names: tuple[str, str], source: Path) -> dict[str, Path]:
-    """For each class name the one folder at or below `root` of that name, in any case, with images directly in it.
+    """For each class name the one folder below `root` of that name, in any case, with images directly in it.
 
     Hidden folders and macOS' `__MACOSX` don't count. `source` is what the message of the `UserError` names.
     """
@@ -173,7 +175,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_junk(path.name) and path.is_file()
+    return path.suffix.lower() in EXTENSIONS and not _is_junk(path.name) and path.is_file()
 
 
 def _is_junk(name: str) -> bool:
@@ -181,14 +183,13 @@ def _is_junk(name: str) -> bool:
 
 
 def _gather(folders: dict[str, Path]) -> None:
-    """Move the class folders together, without hidden files."""
-    _FRESH.mkdir(parents=True)
-    # The deeper one first: it may lie in the other.
-    for name, folder in sorted(folders.items(), key=lambda item: -len(item[1].parts)):
-        folder.rename(_FRESH / name)
-    for path in sorted(_FRESH.rglob("*"), reverse=True):
-        if _is_junk(path.name):
-            _remove(path)
+    """Copy the class folders side by side, each without hidden files and without the other, which may lie in it."""
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if _is_junk(name) or Path(folder, name) in folders.values()]
+
+    for name, folder in folders.items():
+        shutil.copytree(folder, _FRESH / name, ignore=left_out)
 
 
 def _swap() -> None:
@@ -208,8 +209,8 @@ def _clear_remains() -> None:
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def _size(path: Path) -> int:
