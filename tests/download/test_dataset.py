@@ -4,12 +4,14 @@ import base64
 import hashlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from ctscan.download.dataset import fetch
 from ctscan.download.release import describe
 
 import pytest
+from dvc.exceptions import CheckoutError
 from dvc.repo import Repo
 from repository import REPO
 
@@ -292,6 +295,42 @@ def test_bad_pin_is_one_line(repo: Path, text: str | None) -> None:
         Path("data.dvc").write_text(text)
     with pytest.raises(UserError, match=r"^data\.dvc: [^\n]*restore it with `git checkout data\.dvc[^\n]*$"):
         describe(repo / "data")
+
+
+# The copy in DVC's cache
+
+
+def test_the_release_survives_dvc_checkout(pinned: Path) -> None:
+    get(pack(pinned / "a.zip", IMAGES))
+    with Repo() as dvc:
+        assert dvc.status() == {}
+        dvc.checkout(force=True)
+        assert contents(pinned / "data") == IMAGES
+        shutil.rmtree("data")
+        dvc.checkout()
+    assert contents(pinned / "data") == IMAGES
+
+
+@pytest.mark.parametrize("release_too", [False, True])
+def test_other_images_than_the_release_come_back_after_dvc_checkout(pinned: Path, release_too: bool) -> None:
+    if release_too:
+        get(pack(pinned / "release.zip", IMAGES))
+    others = {name: b"other " + content for name, content in IMAGES.items()}
+    line = get(pack(pinned / "a.zip", others))[-1]
+    with Repo() as dvc, suppress(CheckoutError):
+        dvc.checkout(force=True)
+    assert contents(pinned / "data") == (IMAGES if release_too else {})
+
+    command = re.search("`(cp [^`]+)`", line)
+    assert command
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(command[1], shell=True, env=environment, check=True)
+    assert contents(pinned / "data") == others
+
+
+def test_a_cache_that_takes_nothing_is_one_line(pinned: Path) -> None:
+    (pinned / ".dvc" / "cache").write_text("a file where the folder should be")
+    assert failure(pack(pinned / "a.zip", IMAGES)).startswith(str(pinned / ".dvc" / "cache"))
 
 
 # The download

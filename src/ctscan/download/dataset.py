@@ -11,6 +11,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
 from ctscan.core.stage import SCRATCH
 from ctscan.download.archives import unpack
+from ctscan.download.release import keep
 from ctscan.images.decode import EXTENSIONS
 
 import requests
@@ -34,15 +35,15 @@ def fetch(classes: Classes, archive: Path | None) -> None:
     """Fill data/ with the two class folders of `archive`, or of the release on Kaggle.
 
     data/ changes by rename at the end: a failure or a kill leaves the old one, or none. The remains of a killed call
-    are removed by the next one, except for a part of the download, which goes on.
+    are removed by the next one, except for a part of the download, which goes on. DVC's cache gets a copy (`keep`).
 
     Args:
         classes: the names that the class folders have in data/; the archive may write them in other cases.
         archive: a zip, a tar or a folder; None downloads the release.
 
     Raises:
-        UserError: the download or the archive fails (`download`, `archives.unpack`), the class folders are absent,
-            ambiguous or without images, or the file system refuses something.
+        UserError: the download, the archive or the cache fails (`download`, `archives.unpack`, `release.keep`), the
+            class folders are absent, ambiguous or without images, or the file system refuses something.
     """
     try:
         _clear_remains()
@@ -54,6 +55,7 @@ def fetch(classes: Classes, archive: Path | None) -> None:
             root = _UNPACKED
             unpack(archive, root)
         _gather(find_class_folders(root, (classes.positive, classes.negative), archive or HANDLE))
+        keep(_FRESH)  # before the swap, so that data/ never holds what the cache lacks
         _swap()
         if archive is None:
             _remove(_RELEASE)
