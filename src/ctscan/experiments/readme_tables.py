@@ -71,7 +71,7 @@ def finding(root: Path) -> str:
         before, after = (_short(record["summary"][kind][name]["roc_auc"]["mean"]) for record in records)
         parts.append(f"{_named(name)} **{before} → {after}**")
     return (
-        f"Mean test ROC AUC over {len(given['seeds'])} splits, random → blocked (runs of "
+        f"Mean test ROC AUC over {len(given['seeds'])} splits, random → blocked (blocks of "
         f"{given['split']['block_size']} file numbers stay together): {', '.join(parts)}."
     )
 
