@@ -81,7 +81,6 @@ NOT_RUN = {
     "dvc pull": "fails as docs/design.md says: the dataset is on no remote",
     "git reset --hard": "drops what is not committed",
     "python src/NAME.py": NAMELESS,
-    "ctscan COMMAND": NAMELESS,
     "ctscan predict FOLDER": NAMELESS,
     "ctscan record-study NAME": "needs a run on real images; tests/experiments/test_studies.py records one",
     "ctscan readme-tables": "rewrites the pages; tests/experiments/test_readme_tables.py compares them",
