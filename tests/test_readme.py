@@ -72,7 +72,7 @@ NOT_RUN = {
     "dvc exp run -S dataset=scans -S classes.positive=covid -S classes.negative=healthy -S split.strategy=grouped": (
         "takes minutes; tests/split/test_check.py reads such folders"
     ),
-    "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "takes minutes; tests/model/test_backbone.py builds it",
+    "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "takes minutes; tests/model/test_backbone.py has it",
     "dvc exp run --temp": "takes minutes; the text says where it imports from",
     "dvc repro --dry": "is what `ctscan check-lock` reads",
     "dvc exp apply NAME": NAMELESS,
