@@ -1,4 +1,4 @@
-"""`python -m ctscan COMMAND`: use the model that the last run made. Run from the top of the repository."""
+"""Run a command of the library: `ctscan COMMAND`, or `python -m ctscan COMMAND`, from the top of the repository."""
 
 import argparse
 import os
@@ -8,25 +8,58 @@ from importlib import import_module
 from ctscan.core.errors import UserError
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
-# for: TensorFlow takes seconds, help should not.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "predict": ("ctscan.inference.predict", "predict CT slices; with class folders, judge the model on them"),
-    "explain": ("ctscan.inference.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
-    "export": ("ctscan.inference.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
+# for, because TensorFlow takes seconds to import and help should not. Where a command has something to say after
+# Ctrl-C, its module says it in `INTERRUPTED`.
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "use the model": {
+        "predict": ("ctscan.inference.predict", "predict CT slices; with class folders, judge the model on them"),
+        "explain": ("ctscan.inference.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
+        "export": ("ctscan.inference.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
+    },
+    "get data and weights": {
+        "data": ("ctscan.download.data", "get the study's dataset, from Kaggle or from an archive that you have"),
+        "weights": ("ctscan.download.weights", "get the ImageNet weights of the backbone ahead of a run"),
+        "draw-sample": ("ctscan.phantoms", "draw the synthetic sample anew"),
+    },
+    "compare runs": {
+        "results": ("ctscan.experiments.results", "print the table of the last run"),
+        "plots": ("ctscan.experiments.plots_page", "write results and plots as one page that opens with no network"),
+        "report": ("ctscan.experiments.report", "write the same as Markdown and PNG, for a pull request"),
+    },
+    "run experiments": {
+        "sweep": ("ctscan.experiments.sweep", "try combinations of values and rank them on validation"),
+        "repeats": ("ctscan.experiments.repeats", "repeat split, training and test with other seeds"),
+        "record-study": ("ctscan.experiments.studies", "keep the run in the work tree under studies/"),
+    },
+    "check and maintain": {
+        "verify": ("ctscan.experiments.verify", "run the committed pipeline again and compare the bytes"),
+        "check-lock": ("ctscan.experiments.check_lock", "check that dvc.lock is in step; needs no data"),
+        "readme-tables": ("ctscan.experiments.readme_tables", "fill the figures in the documents from the metrics"),
+        "environment": ("ctscan.experiments.environment", "record the processor and the versions of the libraries"),
+    },
 }
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ctscan", description=__doc__.partition(":")[2].strip())
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, summary) in COMMANDS.items():
-        commands.add_parser(name, help=summary, add_help=False)
-    chosen = parser.parse_args(arguments[:1]).command
-    module = import_module(COMMANDS[chosen][0])
-    command = argparse.ArgumentParser(prog=f"python -m ctscan {chosen}", description=module.__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command that `arguments` (by default those of the process) name. Returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    modules = {name: module for group in COMMANDS.values() for name, (module, _) in group.items()}
+    parser = argparse.ArgumentParser(
+        prog="ctscan",
+        usage="ctscan COMMAND [arguments]; ctscan COMMAND --help",
+        description="COVID vs non-COVID on chest CT slices. Run from the top of the repository.",
+        epilog=_overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=modules, metavar="COMMAND", help="one of those below")
+    chosen = parser.parse_args(given[:1]).command
+    module = import_module(modules[chosen])
+    command = argparse.ArgumentParser(
+        prog=f"ctscan {chosen}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     module.add_arguments(command)
     try:
-        return int(module.run(command.parse_args(arguments[1:])))
+        return int(module.run(command.parse_args(given[1:])))
     except UserError as error:
         print(f"{chosen}: {error}", file=sys.stderr)
         return 1
@@ -34,9 +67,18 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print(f"\n{chosen}: interrupted", file=sys.stderr)
+        remark = getattr(module, "INTERRUPTED", "")
+        print(f"\n{chosen}: interrupted{'; ' if remark else ''}{remark}", file=sys.stderr)
         return 130
 
 
+def _overview() -> str:
+    groups = []
+    for heading, members in COMMANDS.items():
+        lines = (f"  {name:15}{summary}" for name, (_, summary) in members.items())
+        groups.append("\n".join([f"{heading}:", *lines]))
+    return "\n\n".join(groups)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

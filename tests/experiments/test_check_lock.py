@@ -1,4 +1,4 @@
-"""`make lock-check` sees each way in which dvc.lock can fall out of step."""
+"""`ctscan check-lock` sees each way in which dvc.lock can fall out of step."""
 
 import json
 import os
@@ -45,9 +45,9 @@ def clone(committed: Path, tmp_path: Path) -> Path:
 def _check(folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        [sys.executable, str(REPO / "src" / "check_lock.py")],
+        [sys.executable, "-m", "ctscan", "check-lock"],
         cwd=folder,
-        env=os.environ | {"PATH": path},
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src")},
         capture_output=True,
         text=True,
         check=False,
@@ -84,4 +84,4 @@ def test_each_fault_is_caught_and_its_stage_named(
     _edit(clone / file, change)
     checked = _check(clone)
     assert checked.returncode == 1
-    assert checked.stderr.startswith(f"dvc.lock is not in step at {stage}: run `dvc repro`")
+    assert checked.stderr.startswith(f"check-lock: dvc.lock is not in step at {stage}: run `dvc repro`")

@@ -3,6 +3,7 @@
 A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- end -->` after it.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -39,6 +40,18 @@ TIMED = {
     "auc_finetuned": "test AUC, fine-tuned",
 }
 MARK = re.compile(r"(?<=<!-- figures: )([^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes none."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Bring all pages in step with the metrics that git keeps. Raises `UserError` where a page can't be filled."""
+    for name in PAGES:
+        page = Path(name)
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
+    return 0
 
 
 def fill(text: str, root: Path) -> str:

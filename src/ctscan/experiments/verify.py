@@ -1,8 +1,8 @@
-"""Is a run the committed one? Says stage by stage which outs are the same bytes, and how far metrics lie apart.
+"""Check that a run is the committed one: which outputs have the same bytes, and how far metrics lie apart.
 
-`python src/verify.py` runs the committed pipeline again in a scratch clone; `python src/verify.py --run FOLDER` looks
-at the run that lies in FOLDER. Exit 0: all outs are the same, or, on another kind of machine, the test metrics lie
-within the tolerance. Exit 1: anything else.
+`ctscan verify` runs the committed pipeline again in a scratch clone. `ctscan verify --run FOLDER` looks at the run that
+lies in FOLDER. It succeeds where all outputs are the same or where, on another kind of machine, the test metrics lie
+within the tolerance.
 """
 
 import argparse
@@ -11,23 +11,33 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from ctscan.core.errors import UserError
 from ctscan.core.params import read_params
 from ctscan.experiments.environment import environment
-from ctscan.experiments.locks import TOLERANCE, compare_locks, largest_difference
 
 import yaml
 
+TOLERANCE = 0.05  # of a metric in [0, 1]: an image or three of the sample; another processor rounds otherwise
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, help="folder of a finished run, instead of running again")
-    run: Path | None = parser.parse_args().run
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the run lies."""
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run, instead of running again")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where the run is not the committed one."""
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         recorded = Path(folder) / "recorded"
         _call("git", "clone", "--quiet", ".", str(recorded))
-        sys.exit(compare(recorded, run or run_again(Path(folder) / "again")))
+        fault = compare(recorded, arguments.run or run_again(Path(folder) / "again"))
+    if fault:
+        raise UserError(fault)
+    return 0
 
 
 def run_again(clone: Path) -> Path:
@@ -82,9 +92,42 @@ def _altered(run: Path) -> set[str]:
 def _call(*command: str, at: Path | None = None, stdout: int | None = None) -> str:
     done = subprocess.run(command, cwd=at, stdout=stdout, text=True, check=False)
     if done.returncode:
-        sys.exit(f"verify: `{' '.join(command)}` failed; its message stands above")
+        raise UserError(f"`{' '.join(command)}` failed; its message stands above")
     return done.stdout or ""
 
 
-if __name__ == "__main__":
-    main()
+class Out(NamedTuple):
+    """An out of a stage and whether both runs have the same bytes there."""
+
+    stage: str
+    path: str
+    same: bool
+
+
+def compare_locks(recorded: Mapping[str, Any], rerun: Mapping[str, Any]) -> list[Out]:
+    """All outs of two parsed dvc.lock files, in the order of the first; one that a lock lacks is not the same."""
+    hashes = [
+        {(stage, out["path"]): out["md5"] for stage, entry in lock["stages"].items() for out in entry.get("outs", [])}
+        for lock in (recorded, rerun)
+    ]
+    keys = list(dict.fromkeys([*hashes[0], *hashes[1]]))
+    return [Out(stage, path, hashes[0].get((stage, path)) == hashes[1].get((stage, path))) for stage, path in keys]
+
+
+def largest_difference(recorded: Path, rerun: Path) -> float:
+    """The largest absolute difference of numbers in the same place of two JSON files; infinite if places differ."""
+    first, second = (dict(_numbers(json.loads(path.read_text(encoding="utf-8")))) for path in (recorded, rerun))
+    if first.keys() != second.keys():
+        return float("inf")
+    return max((abs(first[place] - second[place]) for place in first), default=0.0)
+
+
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{place}/{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}/{index}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, float(value)
