@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 FOLDER = Path("docs/images")
 STRATEGIES = ("random", "blocked")
-SHOWN = {"COVID, synthetic": (True, (1, 2, 3)), "non-COVID, synthetic": (False, (1, 2, 3))}  # patients of each class
+SHOWN = {"COVID, synthetic": (True, (1, 2)), "non-COVID, synthetic": (False, (1, 2))}  # patients of each class
 POSITION = 2  # of the four slices of a patient
-CELL = (210, 156)  # pixels, width and height of a slice
-GAP, CAPTION = 6, 46  # pixels between slices; height of the line of text above them
+CELL = (270, 200)  # pixels, width and height of a slice
+GAP, CAPTION = 6, 44  # pixels between slices; height of the line of text above them
 
 
 class Style(NamedTuple):
@@ -34,8 +34,8 @@ class Style(NamedTuple):
 STYLES = {
     "hog_svm": Style("HOG + linear SVM", "#009E73", "^", "-."),
     "initial": Style("Network", "#0072B2", "o", "-", 2.6),
-    "nearest_neighbour": Style("Nearest neighbour\non thumbnails", "#D55E00", "s", "--"),
-    "image_border": Style("Image border alone", "#CC79A7", "D", ":"),
+    "nearest_neighbour": Style("Nearest neighbour\non thumbnails", "#CC79A7", "s", "--"),
+    "image_border": Style("Image border alone", "#56B4E9", "D", ":"),
     "image_size": Style("Image size alone", "#E69F00", "v", (0, (6, 2, 1, 2, 1, 2))),
     "shuffled_labels": Style("Shuffled labels", "0.45", "x", (0, (1, 3))),
 }
@@ -48,13 +48,12 @@ def draw_random_against_blocked(root: Path, path: Path) -> None:
         root: holds studies/random-vs-blocked.
         path: of the PNG, 880 pixels wide.
     """
-    import matplotlib
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     results = [_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in STRATEGIES]
-    size = results[1]["settings"]["split"]["block_size"]
-    matplotlib.use("Agg")
-    figure, axis = plt.subplots(figsize=(4.4, 4.3), layout="constrained")
+    given = results[1]["settings"]
+    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
+    axis = figure.subplots()
     for place, (name, style) in enumerate(STYLES.items()):
         aucs = [_aucs(result, name) for result in results]
         means = np.array([values.mean() for values in aucs])
@@ -64,37 +63,29 @@ def draw_random_against_blocked(root: Path, path: Path) -> None:
             across, means, ends, color=style.colour, marker=style.marker, linestyle=style.line,
             markersize=5, linewidth=style.width, elinewidth=1.1, capsize=2.5,
         )  # fmt: skip
-        axis.annotate(
-            style.name,
-            (1.12, means[1]),
-            color=style.colour,
-            fontsize=9,
-            va="center",
-            linespacing=0.95,
-            annotation_clip=False,
-        )
+        axis.text(1.12, means[1], style.name, color="0.15", fontsize=9, va="center", linespacing=0.95)
     axis.axhline(0.5, color="0.75", linewidth=0.8, zorder=0)
-    axis.set_xticks(
-        [0, 1], ["random split\nof slices", f"blocked split: {size} file\nnumbers kept together"], fontsize=9
-    )
+    blocks = f"blocked split: {given['split']['block_size']} file\nnumbers kept together"
+    axis.set_xticks([0, 1], ["random split\nof slices", blocks], fontsize=9)
     axis.set(xlim=(-0.15, 1.9), ylim=(0.4, 1.01))
     axis.set_ylabel("ROC AUC on test images (0.5: chance)", fontsize=9)
     axis.tick_params(axis="y", labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
-    seeds = len(results[0]["settings"]["seeds"])
-    axis.set_title("A line that falls shows what a random split hides", fontsize=10, weight="bold", loc="left", pad=20)
+    axis.set_title("A line that falls shows what a random split hides", fontsize=10, weight="bold", loc="left", pad=31)
     axis.text(
-        0, 1.02, f"Real slices. Mark: mean of {seeds} splits; bar: lowest to highest.",
-        fontsize=9, transform=axis.transAxes,
+        0, 1.02,
+        f"Real slices; the network's backbone has {given['weights']} weights.\n"
+        f"Mark: mean of {len(given['seeds'])} splits. Bar: lowest to highest.",
+        fontsize=9, linespacing=1.15, transform=axis.transAxes,
     )  # fmt: skip
-    _save(figure, path)
-    plt.close(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
 
 
 def draw_slices(path: Path) -> None:
-    """Six slices of the synthetic sample in a row, three of each class, with the name of the class above them.
+    """Four slices of the synthetic sample in a row, two of each class, with the name of the class above them.
 
-    The PNG at `path` is grey, 1290 pixels wide.
+    The PNG at `path` is grey, 1098 pixels wide.
     """
     patients = [(positive, patient) for positive, patients in SHOWN.values() for patient in patients]
     width, height = CELL
@@ -106,7 +97,7 @@ def draw_slices(path: Path) -> None:
     pen = ImageDraw.Draw(strip)
     left = 0
     for caption, (_, shown) in SHOWN.items():
-        pen.text((left, 0), caption, fill=0, font=ImageFont.load_default(size=36))
+        pen.text((left, 0), caption, fill=0, font=ImageFont.load_default(size=34))
         left += len(shown) * (width + GAP)
     path.parent.mkdir(parents=True, exist_ok=True)
     strip.save(path, format="PNG", optimize=True)
@@ -127,11 +118,6 @@ PICTURES: Mapping[str, Callable[[Path, Path], None]] = {
 def _aucs(result: Mapping[str, Any], name: str) -> np.ndarray:
     """(k,) the test ROC AUC of one model or control in each of the k splits."""
     return np.array([{**run["models"], **run["baselines"]}[name]["roc_auc"] for run in result["repeats"]])
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
 
 
 def _json(path: Path) -> Any:

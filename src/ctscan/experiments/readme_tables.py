@@ -13,7 +13,7 @@ from typing import Any
 from ctscan.core.errors import UserError
 from ctscan.evaluation.metrics import HEADLINE
 from ctscan.evaluation.tables import interval, results_table
-from ctscan.experiments.readme_figures import STYLES
+from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all
 from ctscan.experiments.spread import label, table
 
 import yaml
@@ -47,10 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Bring all pages in step with the metrics that git keeps. Raises `UserError` where a page can't be filled."""
+    """Bring all pages and the README's pictures in step with the files that git keeps.
+
+    Raises:
+        UserError: a page can't be filled.
+    """
     for name in PAGES:
         page = Path(name)
         page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
+    draw_all(Path(), FOLDER)
     return 0
 
 
