@@ -12,6 +12,7 @@ from ctscan.experiments.readme_tables import PAGES, TABLES, fill
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from repository import REPO
 
@@ -68,8 +69,10 @@ def test_equal_files_give_pictures_of_equal_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_what_the_pages_say_of_the_baselines_is_so(committed: Path) -> None:
+def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> None:
     studies = committed / "studies"
+    started = {yaml.safe_load(path.read_text())["weights"] for path in studies.glob("*/params.yaml")}
+    assert started == {"random"}, "README.md and studies/README.md say that all start from random weights"
     mean = {}
     for split in ("random", "blocked"):
         summary = json.loads((studies / f"random-vs-blocked/{split}.json").read_text())["summary"]
