@@ -1,4 +1,4 @@
-"""What surrounds a recipe: exit codes, results written whole, checkpoints that belong to their inputs."""
+"""A stage ends with the right exit code and message, and its checkpoint belongs to its inputs."""
 
 import errno
 import os
@@ -14,37 +14,37 @@ import pytest
 
 
 def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise UserError("x.png: truncated; fetch it again")
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert caught.value.code == "finetune: x.png: truncated; fetch it again"
 
 
 def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise RuntimeError("{{node}} Error in function: UserError: x.png: truncated; fetch it again\nTraceback: ...")
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert caught.value.code == "finetune: x.png: truncated; fetch it again"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(workspace: Path) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise RuntimeError("no one's fault but ours")
 
     with pytest.raises(RuntimeError):
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
 
 
 def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert caught.value.code == 130
     assert "interrupted; earlier results are as they were" in capsys.readouterr().err
 
@@ -166,12 +166,12 @@ def test_an_out_that_cant_be_written_is_one_line_and_the_earlier_one_stays(
     with publish(out) as path:
         path.write_text("old")
 
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         with publish(out) as path:
             path.write_text("half")
             raise OSError(number, os.strerror(number))
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert str(caught.value.code).startswith(f"finetune: metrics/a.json: {os.strerror(number)}; {remedy}")
     assert out.read_text() == "old"

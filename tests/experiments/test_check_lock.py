@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import ctscan_process
 from dvc.repo import Repo
 from repository import REPO
 
@@ -43,15 +43,8 @@ def clone(committed: Path, tmp_path: Path) -> Path:
 
 
 def _check(folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        [sys.executable, "-m", "ctscan", "check-lock"],
-        cwd=folder,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # As in a shell in which nobody has activated the virtual environment, which holds DVC.
+    return ctscan_process("check-lock", at=folder, variables={"PATH": os.defpath})
 
 
 def _edit(path: Path, change: Callable[[str], str]) -> None:

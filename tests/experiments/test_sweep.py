@@ -80,7 +80,7 @@ def _sweep(
     calls: list[list[str]] = []
     monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
 
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         calls.append(command[3:])
         return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
 

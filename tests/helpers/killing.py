@@ -1,4 +1,4 @@
-"""Stages run to their end or to a SIGKILL: each function runs in a process of its own, started by test_kill.py."""
+"""Run stages to their end or to a SIGKILL; test_kill.py starts each function in a process of its own."""
 
 import io
 import os
@@ -35,8 +35,7 @@ def run(folder: Path, stage: str, moment: tuple[str, int] | None) -> None:
         {"step": _die_at_step, "writing": _die_writing, "publishing": _die_publishing, "filling": _die_filling}[
             moment[0]
         ](moment[1])
-    script = {"train-initial": train_initial, "finetune": finetune}[stage]
-    run_stage(stage, script.recipe)
+    run_stage(stage, {"train-initial": train_initial.train_initial, "finetune": finetune.finetune}[stage])
 
 
 def _die() -> None:

@@ -13,7 +13,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.files import publish
 from ctscan.core.params import Params, read_params
 
-INTERRUPTED = "the weights that were there are as they were"  # said after Ctrl-C
+INTERRUPTED = "weights/ is as it was; `ctscan weights` downloads the rest"  # said after Ctrl-C
 RESERVED = ("random", "imagenet")  # what `weights` in params.yaml means other than a file
 
 
@@ -68,10 +68,7 @@ def fetch(params: Params) -> None:
     """Download the ImageNet weights into Keras' cache, and say what they are. Raises `UserError` where that fails."""
     from ctscan.model.backbone import fetch_imagenet
 
-    from keras.src.utils import file_utils
-
-    file, path = fetch_imagenet(params.backbone, params.image_size)
-    checked = f"md5 {file.md5}, as Keras publishes it" if file.md5 else "Keras publishes no hash of this file"
-    print(f"{path}: {path.stat().st_size} bytes, {checked}\n  sha256 {file_utils.hash_file(path)}\n  from {file.url}")
+    folder, values = fetch_imagenet(params.backbone, params.image_size)
+    print(f"{folder}: holds the ImageNet weights of {params.backbone}, whose values have the sha256 {values}")
     if params.weights != "imagenet":
-        print(f"params.yaml: weights = {params.weights}; `dvc exp run -S weights=imagenet` starts from this file")
+        print(f"params.yaml: weights = {params.weights}; `dvc exp run -S weights=imagenet` starts from them")

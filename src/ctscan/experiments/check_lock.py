@@ -5,6 +5,7 @@ import re
 import subprocess
 
 from ctscan.core.errors import UserError
+from ctscan.experiments.programs import attempt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the lock is not in step."""
     # With outs present `dvc repro --dry` exits 0 whatever it would run, and without them it fails on the inputs of a
     # stage that it would run: so its words decide.
-    dry = subprocess.run(["dvc", "repro", "--dry", "--allow-missing"], capture_output=True, text=True, check=False)
+    dry = attempt("dvc", "repro", "--dry", "--allow-missing", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stale = re.findall(r"(?:Running stage|failed to reproduce) '(.+?)'", dry.stdout + dry.stderr)
     if stale:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Read metrics and params of the work tree and of revisions: commits, branches, tags and experiments of DVC."""
+"""Metrics and params of the work tree and of revisions: commits, branches, tags, DVC's experiments."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,6 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
-from ctscan.evaluation.metrics import HEADLINE
-from ctscan.evaluation.tables import headline
 
 import dvc.api
 import yaml
@@ -27,6 +25,10 @@ def headline_table(revisions: Sequence[str]) -> Table:
     Raises:
         UserError: a revision holds no run.
     """
+    # Here, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.metrics import HEADLINE
+    from ctscan.evaluation.tables import headline
+
     table = [["revision", "model", *HEADLINE]]
     for revision in revisions:
         details, evaluated = read_details(revision), is_evaluated(revision)

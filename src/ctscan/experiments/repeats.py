@@ -11,29 +11,28 @@ is there, strategies side by side, as Markdown.
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import SCRATCH, publish, read_record, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.evaluation.figures import draw_repeats
+from ctscan.experiments.programs import attempt
 from ctscan.experiments.spread import difference, settings, summary, table
-from ctscan.images.manifest import read_manifest, rows
-from ctscan.split.check import scan
-from ctscan.split.strategies import assign_subsets
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:  # help should not wait for it
+    import pandas as pd
 
 STRATEGIES = get_args(Split.model_fields["strategy"].annotation)
 RESULTS, PLOTS = Path("metrics/repeats"), Path("plots")
 FEATURES, BACKBONE = Path("features.npy"), Path("metrics/backbone.json")
 STAGES = ("prepare-split", "extract-features")  # what repeats take from the pipeline
+INTERRUPTED = "earlier results are as they were"  # said after Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +56,12 @@ def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool
     if count < 2:
         raise UserError(f"--seeds {count}: it needs 2 or more, a single split has no spread")
     require_features()
-    from ctscan.core.seeds import (
-        make_deterministic,  # here, as TensorFlow takes seconds that --show can do without
-    )
+    # Here, as TensorFlow takes seconds that help and --show can do without.
+    from ctscan.core.seeds import make_deterministic
+    from ctscan.evaluation.figures import draw_repeats
     from ctscan.images.batches import image_batches
+    from ctscan.images.manifest import read_manifest
+    from ctscan.split.check import scan
 
     import keras
 
@@ -125,17 +126,14 @@ def require_features() -> None:
     for path in (FEATURES, BACKBONE):
         if not path.is_file():
             raise UserError(f"{path} is missing; run `dvc repro` first")
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json", *STAGES], capture_output=True, text=True, check=False
-    )
-    if status.returncode or json.loads(status.stdout):
+    if attempt("dvc", "status", "--quiet", *STAGES).returncode:
         raise UserError(f"{FEATURES} is not of this dataset, these params and this code; run `dvc repro` first")
 
 
 class Material(NamedTuple):
     """What no seed changes, in natural order of path: n images, and what the frozen backbone made of them."""
 
-    found: pd.DataFrame  # of `check.scan`
+    found: "pd.DataFrame"  # of `check.scan`
     paths: Sequence[Path]  # the n files
     images: np.ndarray  # (n, s, s, 1) uint8
     features: np.ndarray  # (n, d) float32
@@ -160,6 +158,8 @@ def repeat(
     Raises:
         UserError: a seed's split is impossible, which shows before any training; a test without both classes.
     """
+    from ctscan.split.strategies import assign_subsets
+
     splits = {seed: assign_subsets(material.found, params.split, seed) for seed in seeds}
     return [
         _once(material, splits[seed], params.model_copy(update={"seed": seed}), finetuning, scratch) for seed in seeds
@@ -167,11 +167,11 @@ def repeat(
 
 
 def _once(
-    material: Material, manifest: pd.DataFrame, params: Params, finetuning: bool, scratch: Path
+    material: Material, manifest: "pd.DataFrame", params: Params, finetuning: bool, scratch: Path
 ) -> dict[str, Any]:
-    # Here, as TensorFlow takes seconds that --show can do without.
     from ctscan.evaluation.baselines import Inputs, run_baselines
     from ctscan.evaluation.metrics import headline
+    from ctscan.images.manifest import rows
     from ctscan.model.forward import predict
     from ctscan.model.head import build_head
     from ctscan.training.phases import finetune, train_head

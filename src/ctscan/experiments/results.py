@@ -2,7 +2,6 @@
 
 import argparse
 
-from ctscan.evaluation.tables import results_table
 from ctscan.experiments.compare import MODELS, WORK_TREE, is_evaluated, read_details
 
 
@@ -16,5 +15,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not is_evaluated(WORK_TREE):
         print("not evaluated: the last run ended before the stage evaluate; `dvc repro` evaluates it")
         return 0
+    # Here, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.tables import results_table
+
     print(results_table({model: details[model] for model in MODELS}))
     return 0

@@ -7,18 +7,15 @@ code's revision, figures, time and machine. What else README.md says is left as 
 import argparse
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
-from ctscan.evaluation.tables import results_table
 from ctscan.experiments.environment import environment
+from ctscan.experiments.programs import attempt, read_program
 
-import pandas as pd
 import yaml
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
@@ -40,11 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     require_code(arguments.base)
     snapshot(Path(), folder)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    base = yaml.safe_load(_git("show", f"{arguments.base}:params.yaml"))
+    base = yaml.safe_load(read_program("git", "show", f"{arguments.base}:params.yaml"))
     settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
     machine = environment()
+    revision = read_program("git", "log", "-1", "--format=%h", arguments.base, "--", "src", "dvc.yaml", "params.yaml")
     about = {
-        "revision": _git("log", "-1", "--format=%h", arguments.base, "--", "src", "dvc.yaml", "params.yaml").strip(),
+        "revision": revision.strip(),
         "command": f"dvc exp run -n {arguments.name} {settings}",
         "time": seconds(Path("metrics/timing")),
         "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
@@ -60,26 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def require_run() -> None:
     """Raises `UserError` unless the work tree holds a whole run of its own code and params."""
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet", "dvc.yaml"], check=False)
-    if status.returncode:
+    if attempt("dvc", "status", "--quiet", "dvc.yaml").returncode:
         raise UserError("the last run is not of these params and this code; run `dvc repro` first")
 
 
 def require_code(base: str) -> None:
     """Raises `UserError` unless the code that made the run is that of `base`, which the study's page will name."""
-    changed = _git("diff", "--name-only", base, "--", "src", "dvc.yaml")
-    changed += _git("ls-files", "--others", "--exclude-standard", "--", "src")
+    changed = read_program("git", "diff", "--name-only", base, "--", "src", "dvc.yaml")
+    changed += read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
     if changed:
         raise UserError(
             f"the code is not that of {base} ({', '.join(changed.split())}); commit it, or name another base"
         )
-
-
-def _git(*arguments: str) -> str:
-    command = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if command.returncode:
-        raise UserError(f"`git {' '.join(arguments)}`: {command.stderr.strip()}")
-    return command.stdout
 
 
 def snapshot(source: Path, folder: Path) -> None:
@@ -109,6 +99,8 @@ def changes(params: Mapping[str, Any], base: Mapping[str, Any], prefix: str = ""
 
 def seconds(timing: Path) -> str:
     """What the epochs under `timing` (metrics/timing) took, a phase each."""
+    import pandas as pd
+
     phases = []
     for phase in ("initial", "finetune"):
         tables = [pd.read_csv(timing / phase / f"{subset}.tsv", sep="\t")["time"] for subset in ("train", "val")]
@@ -123,6 +115,9 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
     Args:
         about: what the files don't hold: `revision` (of the code), `command`, `time` and `machine`.
     """
+    # Here, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.tables import results_table
+
     details, split, lock = (_read(folder / part) for part in ("metrics/details.json", "metrics/split.json", "dvc.lock"))
     params = _read(folder / "params.yaml")
     images = next(dep for dep in lock["stages"]["prepare-split"]["deps"] if dep["path"] == params["dataset"])

@@ -9,20 +9,21 @@ are on, are not run again: a sweep that was interrupted goes on.
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Collection
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
+from ctscan.experiments.programs import attempt, run_program
 
 import dvc.api
-import pandas as pd
 import yaml
 from dvc.repo import Repo
+
+if TYPE_CHECKING:  # help should not wait for it
+    import pandas as pd
 
 STAGES = {  # the last stage of a run: its metric to rank by, and the file with the details of its best epoch
     "train-initial": ("val_init", "metrics/initial.json"),
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_committed()
     require_own_queue(experiments)
     queue(experiments, arguments.until)
-    _dvc("exp", "run", "--run-all", "--jobs", str(arguments.workers))
+    run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
     ranked = ranking(dvc.api.exp_show(), list(experiments), arguments.until)
     print(ranked.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def require_committed() -> None:
     """Raises `UserError` where params.yaml is not that of HEAD: experiments are known by HEAD and what was varied."""
-    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)], check=False).returncode:
+    if attempt("git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)).returncode:
         raise UserError(f"{PARAMS_FILE} is not as committed; commit it, or vary its values here")
 
 
@@ -120,12 +121,14 @@ def queue(experiments: dict[str, list[str]], stage: str) -> None:
             print(f"{name}: there already")
             continue
         changes = [part for setting in settings for part in ("--set-param", setting)]
-        _dvc("exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
+        run_program("dvc", "exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
         print(f"{name}: queued")
 
 
-def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> pd.DataFrame:
+def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> "pd.DataFrame":
     """The finished experiments among `names`, the highest validation AUC first; `rows` as `dvc.api.exp_show` gives."""
+    import pandas as pd
+
     metric, details = STAGES[stage]
     finished = [row for row in rows if row.get("Experiment") in names and row.get("State") not in UNFINISHED]
     table = pd.DataFrame(
@@ -142,10 +145,3 @@ def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> pd.Data
     # Not the loss: it holds the head's L2 penalty, which differs between values of head.units and head.l2.
     ranked = table.sort_values(["val_auc", "val_accuracy"], ascending=False, ignore_index=True)
     return ranked.astype({"best_epoch": int, "epochs": int})
-
-
-def _dvc(*arguments: str) -> None:
-    try:
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
-    except subprocess.CalledProcessError:
-        raise UserError(f"`dvc {' '.join(arguments)}` failed, see above") from None

@@ -8,8 +8,6 @@ within the tolerance.
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 from ctscan.core.errors import UserError
 from ctscan.core.params import read_params
 from ctscan.experiments.environment import environment
+from ctscan.experiments.programs import read_program, run_program
 
 import yaml
 
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the run is not the committed one."""
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         recorded = Path(folder) / "recorded"
-        _call("git", "clone", "--quiet", ".", str(recorded))
+        run_program("git", "clone", "--quiet", ".", str(recorded))
         fault = compare(recorded, arguments.run or run_again(Path(folder) / "again"))
     if fault:
         raise UserError(fault)
@@ -42,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_again(clone: Path) -> Path:
     """The committed pipeline in a clone with a cache of its own, so that nothing is taken from earlier runs."""
-    _call("git", "clone", "--quiet", ".", str(clone))
+    run_program("git", "clone", "--quiet", ".", str(clone))
     params = read_params()
     if params.dataset == "sample":
-        _call("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
+        run_program("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
     elif not (clone / params.dataset).exists():  # git may hold a small one
         shutil.copytree(params.dataset, clone / params.dataset)
     weights = Path(params.weights)
@@ -53,7 +52,7 @@ def run_again(clone: Path) -> Path:
         (clone / weights).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, clone / weights)
     # Forced, because a cache that the user shares between repositories may hold the runs.
-    _call("dvc", "repro", "--force", at=clone)
+    run_program("dvc", "repro", "--force", at=clone)
     return clone
 
 
@@ -84,16 +83,9 @@ def compare(recorded: Path, run: Path) -> str | None:
 
 def _altered(run: Path) -> set[str]:
     """Outs in `run` that aren't, or are no longer, what its own dvc.lock says."""
-    stages = json.loads(_call(sys.executable, "-m", "dvc", "status", "--json", at=run, stdout=subprocess.PIPE))
+    stages = json.loads(read_program("dvc", "status", "--json", at=run))
     changes = [change for stage in stages.values() for change in stage if isinstance(change, dict)]
     return {path for change in changes for path in change.get("changed outs", {})}
-
-
-def _call(*command: str, at: Path | None = None, stdout: int | None = None) -> str:
-    done = subprocess.run(command, cwd=at, stdout=stdout, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`{' '.join(command)}` failed; its message stands above")
-    return done.stdout or ""
 
 
 class Out(NamedTuple):
