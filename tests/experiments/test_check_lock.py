@@ -65,7 +65,7 @@ def test_a_lock_in_step_passes_without_data(clone: Path) -> None:
         ("src/ctscan/training/loop.py", lambda text: text + "# edited\n", "train-initial"),
         ("src/evaluate.py", lambda text: text + "# edited\n", "evaluate"),
         ("params.yaml", lambda text: text.replace("finetune_lr: 0.00001", "finetune_lr: 0.00002"), "finetune"),
-        ("metrics/evaluate.json", lambda text: text.replace("of", "OF"), "evaluate"),
+        ("metrics/test.json", lambda text: text.replace("acc", "ACC"), "evaluate"),
         ("plots/roc.json", lambda text: text.replace("of", "OF"), "evaluate"),
         ("dvc.lock", lambda text: text.replace("lr: 0.0001\n", "lr: 0.0002\n", 1), "train-initial"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 import evaluate
 from ctscan.__main__ import main
+from ctscan.core.files import read_record
 from ctscan.core.params import load_params
 from ctscan.model.saving import save_model
 
@@ -108,7 +109,7 @@ def by_stem(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_metrics_on_the_test_images_are_those_of_evaluate(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    expected = read_record(Path("metrics/details.json"))["finetuned"]
     assert 0 < expected["test"]["accuracy"] < 1
     listed = ["path,group"]
     for line in Path("split/manifest.csv").read_text().splitlines()[1:]:
@@ -132,7 +133,7 @@ def test_metrics_on_the_test_images_are_those_of_evaluate(copy: Path, capsys: py
 
 @pytest.mark.parametrize("point", ["study", "youden", "specificity_90", "specificity_95"])
 def test_the_call_is_on_the_scores_that_thresholds_were_chosen_on(copy: Path, point: str) -> None:
-    report = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    report = read_record(Path("metrics/details.json"))["finetuned"]
     threshold = {"study": {"threshold": report["threshold"]}, **report["operating_points"]}[point]["threshold"]
     result = predict(TEST, "--point", point)
     assert result["threshold"] == threshold

@@ -1,7 +1,6 @@
 """Weights from a server that behaves and from servers that don't; files that fit and files that don't."""
 
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -254,12 +253,3 @@ def test_a_missing_file_names_the_folder_and_the_remedy(
     message = one_line(caught)
     assert message.startswith(f"params.yaml: weights = 'mine.h5' is no file in {tmp_path}; ")
     assert "an absolute one where `dvc exp run --temp`" in message
-
-
-def test_a_path_in_the_home_folder(
-    good: Path, base: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copy(good, tmp_path / "mine.h5")
-    backbone = build_backbone("MobileNetV2", "~/mine.h5", SIZE, seed=2)
-    assert weights_hash(backbone.get_layer("base")) == weights_hash(base)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import prepare_split
 from ctscan.core.errors import UserError
+from ctscan.core.files import parse_record
 from ctscan.core.params import Classes
 from ctscan.core.stage import run_stage
 from ctscan.split.check import natural_key, perceptual_hash, scan
@@ -228,7 +229,7 @@ def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path)
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
-    report = json.loads(made.pop("metrics/split.json"))
+    report = parse_record(made.pop("metrics/split.json").decode())
     assert manifest[0] == "path,label,subset,group,width,height,mode"
     assert len(manifest) == 61
     assert list(report)[:5] == [
