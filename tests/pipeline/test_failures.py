@@ -6,7 +6,7 @@ from pathlib import Path
 
 import extract_features
 import prepare_split
-from ctscan.core.stage import run_stage
+from ctscan.core.stage import EARLIER_RESULTS, run_stage
 
 import h5py
 import pytest
@@ -69,7 +69,7 @@ def message_of(project: Path, command: Callable[[], None]) -> str:
         command()
     assert contents(project) == before
     assert isinstance(caught.value.code, str)  # a text: Python prints it on stderr and exits with 1
-    return caught.value.code
+    return caught.value.code.removesuffix(f"\n{EARLIER_RESULTS}")
 
 
 def truncate(path: Path) -> None:

@@ -78,6 +78,8 @@ def read_details(revision: str) -> dict[str, Any]:
 
 def _read(path: str, revision: str) -> str:
     try:
+        if revision == WORK_TREE:
+            return Path(path).read_text(encoding="utf-8")
         return str(dvc.api.read(path, rev=_commit(revision)))
     except FileNotFoundError:
         raise UserError(f"{revision}: {path} is missing; run the pipeline with `make repro`") from None
