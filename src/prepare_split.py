@@ -10,8 +10,8 @@ from pathlib import Path
 from ctscan.core.json_files import write_json
 from ctscan.core.params import Params
 from ctscan.core.stage import publish, run_stage
-from ctscan.split.check import scan
-from ctscan.split.leakage import leak_report, thumbnails
+from ctscan.split.check import print_warnings, scan
+from ctscan.split.leakage import contradiction, leak_report, thumbnails
 from ctscan.split.strategies import assign_subsets
 
 COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
@@ -22,7 +22,10 @@ def prepare_split(params: Params) -> None:
     found = scan(folder, params.classes, params.checks.min_size)
     manifest = assign_subsets(found, params.split, params.seed)
     report = leak_report(manifest, thumbnails(folder / path for path in manifest["path"]))
-    report["warnings"] = len(found.attrs["warnings"])
+    doubt = contradiction(report)
+    if doubt:
+        print_warnings("WARNING, split", [doubt])
+    report["warnings"] = len(manifest.attrs["warnings"]) + bool(doubt)
 
     with (
         publish(Path("split/images")) as images,
