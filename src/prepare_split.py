@@ -5,12 +5,13 @@ split/manifest.csv, a row for each image; metrics/split.json.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 from ctscan.core.json_files import write_json
 from ctscan.core.params import Params
 from ctscan.core.stage import publish, run_stage
-from ctscan.split.check import print_warnings, scan
+from ctscan.split.check import scan
 from ctscan.split.leakage import contradiction, leak_report, thumbnails
 from ctscan.split.strategies import assign_subsets
 
@@ -24,7 +25,7 @@ def prepare_split(params: Params) -> None:
     report = leak_report(manifest, thumbnails(folder / path for path in manifest["path"]))
     doubt = contradiction(report)
     if doubt:
-        print_warnings("WARNING, split", [doubt])
+        print(f"WARNING: {doubt}", file=sys.stderr)
     report["warnings"] = len(manifest.attrs["warnings"]) + bool(doubt)
 
     with (

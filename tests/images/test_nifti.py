@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.images.decode import decode, slices
@@ -29,7 +30,7 @@ def volume(axes: str, kind: type = np.int16, slope: float = 1, intercept: float 
     return image
 
 
-def greys(path: Path) -> list[object]:
+def greys(path: Path) -> list[Any]:
     return [str(found) if isinstance(found, UserError) else found.pixels.tolist() for found in slices(path)]
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, EncapsulatedPDFStorage, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
+from pydicom.uid import (
+    UID,
+    EncapsulatedPDFStorage,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 # Files in use break rules on values that nothing here reads.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -21,8 +30,9 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and .1 to .4 below it, of several frames
 HOUNSFIELD_TYPES = ("", "HU", "HU_MOD", "US")  # US: unspecified, as some scanners write of their Hounsfield units
 MAX_FRAMES = 20_000  # of a file; a whole-body CT has some 2,000 slices
-_DECODER = "python-gdcm"
-_NEEDS_DECODER = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
+# What pydicom decodes with a package that is not among the requirements, as most files don't need it.
+_BY_GDCM = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)
+_HIGH_THROUGHPUT = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203))  # JPEG 2000
 
 
 def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | UserError]:
@@ -137,8 +147,10 @@ def _frame(dataset: pydicom.Dataset, index: int, name: str) -> Greys:
 
 
 def _remedy(syntax: UID) -> str:
-    if syntax in _NEEDS_DECODER:
-        return f"`pip install {_DECODER}`, which reads it, or decompress it (`gdcmconv --raw`)"
+    if syntax in _BY_GDCM and find_spec("gdcm") is None:
+        return "`pip install python-gdcm`, which reads it, or decompress it (`gdcmconv --raw`)"
+    if syntax in _HIGH_THROUGHPUT and find_spec("openjpeg") is None:
+        return "`pip install pylibjpeg pylibjpeg-openjpeg`, which read it, or decompress it"
     return "decompress it (`gdcmconv --raw`)" if syntax.is_compressed else "export it again"
 
 

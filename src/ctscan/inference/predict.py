@@ -11,7 +11,7 @@ import csv
 import gc
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,12 +158,12 @@ def _labelled_sets(given: Sequence[str], found: Found, params: Params) -> list[L
 def _labelled(folder: Path, places: dict[int, Path], found: Found) -> LabelledSet:
     """Raises `UserError` where groups.csv has faults: before hours of predictions, not after."""
 
-    def within(paths: Iterable[Path]) -> dict[Path, int]:
+    def within(paths: Sequence[Path]) -> dict[Path, int]:
         return {path: label for label, place in places.items() for path in paths if path.is_relative_to(place)}
 
     labels = within(found.files)
-    unread = len(within(path for path, reason in found.passed.items() if reason not in ("hidden", LINKED)))
-    unread += len(within(found.refused))
+    passed = [path for path, reason in found.passed.items() if reason not in ("hidden", LINKED)]
+    unread = len(within([*passed, *found.refused]))
     listing = folder / GROUPS_FILE
     if not listing.exists():
         return LabelledSet(folder, labels, None, unread)
@@ -182,7 +182,7 @@ def _left_out(labelled: LabelledSet, scores: dict[Path, list[float]], faults: Se
     lost = labelled.unread + sum(not scores[path] for path in labelled.labels)
     frames = [fault.partition(": ")[0].rpartition("#")[0] for fault in faults]
     cut = sum(bool(path) and bool(scores.get(Path(path))) for path in frames)
-    parts = [f"{lost} of {files} files"] * bool(lost) + [f"{cut} frames of the others"] * bool(cut)
+    parts = [f"{lost} of {files} files"] * bool(lost) + [f"{cut} frame{'s' * (cut > 1)} of the others"] * bool(cut)
     return f", WITHOUT {' and '.join(parts)}, which could not be read" if parts else ""
 
 

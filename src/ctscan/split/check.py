@@ -241,7 +241,7 @@ def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str
         return
     alike: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     for earlier, later in copy_pairs(pd.DataFrame(rows)).tolist():
-        if rows[earlier]["pixel_hash"] != rows[later]["pixel_hash"]:
+        if first[rows[later]["pixel_hash"]] is rows[later]:  # or it has been reported
             alike[later].append(rows[earlier])
     for position, originals in alike.items():
         row = rows[position]

@@ -80,19 +80,22 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
 
 
 def _missed_fractions(manifest: pd.DataFrame, split: Split) -> list[str]:
-    rest = manifest[manifest["subset"] != "test"]
+    """A line for each part that has another share of a class than params.yaml asks for, by more than TOLERANCE."""
     missed = []
+    rest = manifest[manifest["subset"] != "test"]
     for rows, subset, fraction in ((manifest, "test", split.test_fraction), (rest, "val", split.val_fraction)):
+        shares = []
         for label in (1, 0):
             members = rows[rows["label"] == label]
             got = int((members["subset"] == subset).sum())
-            if abs(got / len(members) - fraction) > TOLERANCE + 0.5 / len(members):
-                largest = int(members.groupby("group").size().max())
-                missed.append(
-                    f"{subset} has {got} of {len(members)} images of class {_class_name(manifest, label)}, "
-                    f"{got / len(members):.1%} where params.yaml asks for {fraction:.0%}: whole groups give no better "
-                    f"(the largest holds {largest}); use smaller groups or blocks for a closer one"
-                )
+            if abs(got / len(members) - fraction) > TOLERANCE + 0.5 / len(members):  # half an image, by rounding
+                name = _class_name(manifest, label)
+                shares.append(f"{got} of {len(members)} images of class {name} ({got / len(members):.1%})")
+        if shares:
+            missed.append(
+                f"{subset} has {' and '.join(shares)} where params.yaml asks for {fraction:.0%}: whole groups give no "
+                f"better (the largest holds {rows.groupby('group').size().max()} images); use smaller ones for a closer"
+            )
     return missed
 
 
