@@ -8,6 +8,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
 from ctscan.inference.inputs import class_folders, find, read
 
+import numpy as np
 import pytest
 from dicom_files import write_dicom
 from drawing import texture
@@ -50,6 +51,22 @@ def test_slices_are_told_by_content_whatever_their_name(folder: Path) -> None:
         results = read(path, 32, 32)
         assert len(results) == 1
         assert isinstance(results[0], UserError) == (path.name == "other.txt")
+
+
+def test_of_many_bad_slices_a_few_are_named(folder: Path) -> None:
+    frames = np.stack([texture(seed).astype(np.int16) * 4 for seed in range(9)])
+    frames[1:7] = 0
+    write_dicom(folder / "a.dcm", frames)
+    results = read(folder / "a.dcm", 32, 32)
+    assert [found.frame for found in results if not isinstance(found, UserError)] == [1, 8, 9]
+    faults = [str(found) for found in results if isinstance(found, UserError)]
+    assert [fault.partition(":")[0].rpartition("/")[2] for fault in faults] == [
+        "a.dcm#2",
+        "a.dcm#3",
+        "a.dcm#4",
+        "a.dcm#5 to #7",
+    ]
+    assert "3 more slices with faults" in faults[-1]
 
 
 def test_links_are_followed_once(folder: Path) -> None:

@@ -227,9 +227,9 @@ def test_figures_say_which_files_they_are_without(copy: Path, capsys: pytest.Cap
     assert result["status"] == 1
     (judged,) = result["metrics"]
     assert judged["slices"] == 13
-    assert judged["left_out"] == "WITHOUT 3 of 15 files and 1 frame of the others, which could not be read"
+    assert judged["left_out"] == "WITHOUT 3 of 15 files and some slices of 1 more, which could not be read"
     printed = capsys.readouterr()
-    assert "mixed: 13 slices, WITHOUT 3 of 15 files and 1 frame of the others" in printed.out
+    assert "mixed: 13 slices, WITHOUT 3 of 15 files and some slices of 1 more" in printed.out
     passed = "2 files passed over, as no slices: 1 hidden, 1 of unknown content (mixed/COVID/.hidden, mixed/COVID/raw)"
     assert passed in printed.err
     assert result["passed_over"] == [passed]

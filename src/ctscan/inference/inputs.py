@@ -17,6 +17,7 @@ from ctscan.images.greys import Greys
 from ctscan.images.kinds import READ, UNREAD, look
 
 GROUPS_FILE = "groups.csv"
+SHOWN_FAULTS = 3  # of a file
 LINKED = "link to a folder that is read anyway"
 
 
@@ -114,7 +115,8 @@ def read(path: Path, size: int, min_size: int) -> list[Incoming | UserError]:
     """The slices of one file, resized to (size, size) as the pipeline does it, or the fault of those that have one.
 
     Faults are what `decode.slices` raises, and as prepare-split would refuse the image: a side below `min_size` pixels,
-    or every pixel the same. It never raises: one bad file, or one bad frame, is no reason to lose the others.
+    or every pixel the same. It never raises: one bad file, or one bad frame, is no reason to lose the others. Of a file
+    with many bad slices, `SHOWN_FAULTS` are named and the others counted.
     """
     results: list[Incoming | UserError] = []
     try:
@@ -128,7 +130,17 @@ def read(path: Path, size: int, min_size: int) -> list[Incoming | UserError]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         results.append(UserError(f"{path}: not readable ({reason}); remove it"))
-    return results
+    return _fewer_faults(path, results)
+
+
+def _fewer_faults(path: Path, results: list[Incoming | UserError]) -> list[Incoming | UserError]:
+    faulty = [at for at, found in enumerate(results) if isinstance(found, UserError)]
+    more = faulty[SHOWN_FAULTS:]
+    if len(more) < 2:
+        return results
+    kept = [found for at, found in enumerate(results) if at not in set(more)]
+    first, last = more[0] + 1, more[-1] + 1
+    return [*kept, UserError(f"{path}#{first} to #{last}: {len(more)} more slices with faults; look at those named")]
 
 
 def _incoming(path: Path, frame: int | None, found: Slice, size: int, min_size: int) -> Incoming | UserError:

@@ -180,9 +180,9 @@ def _left_out(labelled: LabelledSet, scores: dict[Path, list[float]], faults: Se
     """What a figure on a labelled set must say of files that it is not about; "" where it is about all."""
     files = len(labelled.labels) + labelled.unread
     lost = labelled.unread + sum(not scores[path] for path in labelled.labels)
-    frames = [fault.partition(": ")[0].rpartition("#")[0] for fault in faults]
-    cut = sum(bool(path) and bool(scores.get(Path(path))) for path in frames)
-    parts = [f"{lost} of {files} files"] * bool(lost) + [f"{cut} frame{'s' * (cut > 1)} of the others"] * bool(cut)
+    of_frames = {Path(fault.partition(": ")[0].partition("#")[0]) for fault in faults if "#" in fault}
+    cut = sum(bool(scores.get(path)) for path in of_frames)
+    parts = [f"{lost} of {files} files"] * bool(lost) + [f"some slices of {cut} more"] * bool(cut)
     return f", WITHOUT {' and '.join(parts)}, which could not be read" if parts else ""
 
 
