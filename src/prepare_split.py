@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from ctscan.core.errors import escape_unprintable
 from ctscan.core.json_files import write_json
 from ctscan.core.params import Params
 from ctscan.core.stage import publish, run_stage
@@ -19,6 +20,7 @@ COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
 
 
 def prepare_split(params: Params) -> None:
+    escape_unprintable()
     folder = Path(params.dataset)
     found = scan(folder, params.classes, params.checks.min_size)
     manifest = assign_subsets(found, params.split, params.seed)

@@ -27,15 +27,15 @@ def seeds() -> list[bytes]:
     contents = []
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.dcm"
-        changes: dict[str, Any]
-        for changes in (
+        variants: list[dict[str, Any]] = [
             {},
             {"pixels": np.stack([CHEST] * 3)},
             {"syntax": RLELossless},
             {"syntax": JPEG2000Lossless},
             {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 20},
-        ):
-            write_dicom(path, **{"pixels": CHEST, **changes})
+        ]
+        for changes in variants:
+            write_dicom(path, changes.pop("pixels", CHEST), **changes)
             contents.append(path.read_bytes())
     volume = nibabel.Nifti1Image(np.stack([CHEST] * 3, -1) - 1000, np.diag([-1, -1, 1, 1])).to_bytes()
     return [*contents, volume, gzip.compress(volume), gzip.compress(contents[0]), tiff(CHEST * 16.0)]

@@ -22,6 +22,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    RLELossless,
 )
 
 # Files in use break rules on values that nothing here reads.
@@ -133,10 +134,11 @@ def _whole_frames(dataset: pydicom.Dataset, count: int, path: Path) -> int:
 
 def _frame(dataset: pydicom.Dataset, index: int, name: str) -> Greys:
     slope, intercept = _rescale(dataset, index, name)
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
     try:
-        stored = pixel_array(dataset, index=index)
+        # pydicom takes other packages first where they are installed, and the one for RLE panics at damaged content.
+        stored = pixel_array(dataset, index=index, decoding_plugin="pydicom" if syntax == RLELossless else "")
     except Exception as error:  # damaged content gives errors of any type
-        syntax = UID(dataset.file_meta.TransferSyntaxUID)
         raise UserError(
             f"{name}: its pixels, {syntax.name}, can't be decoded here ({_one_line(error)}); {_remedy(syntax)}, "
             "or remove it"

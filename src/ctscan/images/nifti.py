@@ -1,5 +1,6 @@
 """Read the axial slices of a CT volume in NIfTI, in the orientation and the greys of the DICOM slices."""
 
+import logging
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +11,9 @@ from ctscan.images.kinds import MAX_UNPACKED, oversized
 
 import nibabel
 import numpy as np
+
+# It logs what it puts right in headers; what can't be read comes as an error.
+nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
 
 
 def read_volume(path: Path, content: bytes) -> Iterator[Greys | UserError]:

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctscan.core.errors import UserError, writing
+from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.params import Params, read_params
 from ctscan.images.decode import resize
 from ctscan.inference.inputs import find, read
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0, or 1 where a file could not be explained. Raises `UserError`."""
+    escape_unprintable()
     if (arguments.phantoms is None) == (not arguments.paths):
         raise UserError("it needs image files, or --phantoms N")
     if arguments.phantoms is not None and not 1 <= arguments.phantoms <= MOST_PHANTOMS:

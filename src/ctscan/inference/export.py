@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ctscan.core.errors import UserError, writing
+from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.json_files import write_json
 
 import numpy as np
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0. Raises `UserError`, which leaves what was there before."""
+    escape_unprintable()
     form = FORMATS[arguments.format]
     absent = [package for package in form.needs if find_spec(package) is None]
     if absent:
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     from ctscan.inference.reading import MODEL, read_evaluation
 
-    output: Path = arguments.output or MODEL.with_suffix(form.suffix)
+    output: Path = arguments.output.expanduser() if arguments.output else MODEL.with_suffix(form.suffix)
     reading = read_evaluation()
     paths = sorted(path for path in IMAGES.glob("*/*") if path.is_file())
     if not paths:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from ctscan.core.errors import UserError, writing
+from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.params import Params, read_params
 from ctscan.inference.inputs import GROUPS_FILE, LINKED, Found, class_folders, expand, find
 from ctscan.inference.reading import LOCK, NOVELTY, Reading, read_evaluation
@@ -60,6 +60,7 @@ class LabelledSet(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> int:
     """The exit status: 1 where a file or a PATH was left out. Raises `UserError` where nothing can be predicted."""
+    escape_unprintable()
     params = read_params()
     faults: list[str] = []
     found_files = find(arguments.paths, faults)

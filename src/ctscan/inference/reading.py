@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.params import Classes
+from ctscan.core.params import Classes, parse_yaml
 
 import yaml
 
@@ -55,7 +55,13 @@ def read_evaluation(*beside: Path) -> Reading:
 def _lock_of_evaluate() -> dict[str, Any]:
     """The md5 of each file that the last run of evaluate read or wrote, and the classes that it read."""
     try:
-        stage = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"]["evaluate"]
+        text = LOCK.read_text(encoding="utf-8")
+        if "\n<<<<<<< " in f"\n{text}":
+            raise UserError(
+                f"{LOCK} holds a merge conflict; take one side (`git checkout --ours {LOCK}`, or --theirs), then run "
+                "`dvc checkout` or `dvc repro`"
+            )
+        stage = parse_yaml(text)["stages"]["evaluate"]
         files = {entry["path"]: entry.get("md5") for entry in [*stage["deps"], *stage["outs"]]}
         return {"files": files, "classes": stage["params"]["params.yaml"]["classes"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError):
