@@ -11,8 +11,8 @@ from ctscan.inference.reading import read_evaluation
 
 import pytest
 import yaml
-from dvc.utils.hydra import apply_overrides
 from drawing import draw_dataset
+from dvc.utils.hydra import apply_overrides
 from repository import REPO
 
 
@@ -42,14 +42,18 @@ def test_class_names_stay_texts_when_dvc_writes_params(positive: str, negative: 
 
 
 def test_class_names_without_quotes_are_as_they_stand() -> None:
-    read = parse_yaml("classes: {positive: 0, negative: no}\nflip: true\nenabled: False\nother: yes\nlr: 1e-05\nseed: 7\n")
+    read = parse_yaml(
+        "classes: {positive: 0, negative: no}\nflip: true\nenabled: False\nother: yes\nlr: 1e-05\nseed: 7\n"
+    )
     assert read["classes"] == {"positive": "0", "negative": "no"}
     assert (read["flip"], read["enabled"], read["other"], read["seed"]) == (True, False, "yes", 7)
 
 
 def test_a_merge_conflict_in_the_lock_is_named(workspace: Path) -> None:
     Path("dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\nstages: {a: 1}\n>>>>>>> other\n")
-    with pytest.raises(UserError, match=r"^dvc\.lock holds a merge conflict; take one side .*git checkout --ours dvc\.lock"):
+    with pytest.raises(
+        UserError, match=r"^dvc\.lock holds a merge conflict; take one side .*git checkout --ours dvc\.lock"
+    ):
         read_evaluation()
 
 
@@ -70,5 +74,3 @@ def test_a_screen_that_lacks_a_letter_shows_its_escape(name: str, tmp_path: Path
     )
     assert ran.returncode == 0, ran.stderr
     assert "copy of " + name.encode("ascii", "backslashreplace").decode() in ran.stderr
-
-

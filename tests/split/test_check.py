@@ -12,7 +12,9 @@ import prepare_split
 from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
 from ctscan.core.stage import run_stage
+from ctscan.phantoms import draw_slice
 from ctscan.split.check import natural_key, perceptual_hash, scan
+from ctscan.split.duplicates import COPY_DISTANCE
 
 import numpy as np
 import pytest
@@ -133,6 +135,22 @@ def test_harmless_oddities_are_counted_and_shown(folder: Path, capsys: pytest.Ca
     assert f"{folder}: 6 warnings" in shown
     for name in ("jpeg.png", "copy.png", "Thumbs.db", ".hidden.png", ".git", "README.txt"):
         assert name in shown
+
+
+def test_a_copy_halved_without_smoothing_is_found_in_the_other_class(folder: Path) -> None:
+    """Its hash is as far from the original's as that of a neighbouring slice, so thumbnails decide."""
+    grey, _ = draw_slice(5, 1, True, 5)
+    Image.fromarray(grey).save(folder / "COVID/Covid (1).png")
+    Image.fromarray(grey[::2, ::2]).save(folder / "non-COVID/Non-Covid (50).png")
+    hashes = [int(perceptual_hash(pixels), 16) for pixels in (grey, grey[::2, ::2])]
+    assert (hashes[0] ^ hashes[1]).bit_count() > COPY_DISTANCE
+    [line] = faults(folder)
+    assert line.startswith(
+        f"{folder}/non-COVID/Non-Covid (50).png: a copy of {folder}/COVID/Covid (1).png in the other"
+    )
+    neighbour, _ = draw_slice(5, 2, True, 5)
+    Image.fromarray(neighbour).save(folder / "non-COVID/Non-Covid (50).png")
+    assert scan(folder, CLASSES, 32).attrs["warnings"] == []
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("JPEG", 1), ("PNG", 2), ("JPEG", 2)])

@@ -15,13 +15,14 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
-from ctscan.images.decode import EXTENSIONS, decode
+from ctscan.images.decode import EXTENSIONS, decode, resize
 from ctscan.images.greys import Greys
 from ctscan.images.kinds import READ, UNREAD, look
 from ctscan.images.pictures import TooDarkError
-from ctscan.split.duplicates import copy_pairs
+from ctscan.split.duplicates import THUMBNAIL, copy_pairs, mixed_copies
 
 import imagehash
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
@@ -87,7 +88,7 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     for place, found in dark.items():
         several = f"{place}: {len(found)} images stay far below white; the first is " if len(found) > 1 else ""
         errors.append(f"{several}{found[0]}")
-    _check_copies(folder, rows, errors, oddities)
+    _check_copies(folder, rows, [row.pop("thumbnail") for row in rows], errors, oddities)
 
     # A file with a fault of its own still counts as an image that groups.csv has to list.
     paths = [path.relative_to(folder).as_posix() for path, _ in listed]
@@ -134,6 +135,7 @@ def _examine(folder: Path, path: Path, min_size: int) -> dict[str, Any] | UserEr
         "format": found.format,
         "pixel_hash": hashlib.sha256(repr(found.pixels.shape).encode() + found.pixels.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(found.pixels),
+        "thumbnail": resize(found.pixels, THUMBNAIL),
     }
 
 
@@ -225,7 +227,9 @@ def _names(folder: Path) -> list[str]:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}); check `dataset` and its permissions") from None
 
 
-def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str], oddities: list[str]) -> None:
+def _check_copies(
+    folder: Path, rows: Sequence[dict[str, Any]], thumbnails: Sequence[Greys], errors: list[str], oddities: list[str]
+) -> None:
     """Rows are in natural order: each copy is reported beside the first image with its pixels, or that is like it."""
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -239,22 +243,22 @@ def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str
             oddities.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
     if not rows:
         return
-    alike: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    for earlier, later in copy_pairs(pd.DataFrame(rows)).tolist():
-        if first[rows[later]["pixel_hash"]] is rows[later]:  # or it has been reported
-            alike[later].append(rows[earlier])
-    for position, originals in alike.items():
-        row = rows[position]
-        others = [original for original in originals if original["label"] != row["label"]]
-        if others:
+    listed = pd.DataFrame(rows)
+    pairs = mixed_copies(listed, np.stack(thumbnails))
+    for earlier, later in pairs:
+        if rows[earlier]["pixel_hash"] != rows[later]["pixel_hash"]:  # or it has been reported
             errors.append(
-                f"{folder / row['path']}: a copy of {folder / others[0]['path']} in the other class, saved again or "
-                "resized; remove the one that is wrong"
+                f"{folder / rows[later]['path']}: a copy of {folder / rows[earlier]['path']} in the other class, saved "
+                "again or resized; remove the one that is wrong"
             )
-        else:
-            oddities.append(
-                f"{folder / row['path']}: a copy of {folder / originals[0]['path']}, saved again or resized"
-            )
+    alike: dict[int, int] = {}
+    for earlier, later in copy_pairs(listed).tolist():
+        if rows[earlier]["label"] == rows[later]["label"] and first[rows[later]["pixel_hash"]] is rows[later]:
+            alike.setdefault(later, earlier)
+    oddities += [
+        f"{folder / rows[later]['path']}: a copy of {folder / rows[earlier]['path']}, saved again or resized"
+        for later, earlier in alike.items()
+    ]
 
 
 def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:
