@@ -19,7 +19,7 @@ from ctscan.images.decode import EXTENSIONS, decode, resize
 from ctscan.images.greys import Greys
 from ctscan.images.kinds import READ, UNREAD, look
 from ctscan.images.pictures import TooDarkError
-from ctscan.split.duplicates import THUMBNAIL, copy_pairs, mixed_copies
+from ctscan.split.duplicates import THUMBNAIL, all_copies
 
 import imagehash
 import numpy as np
@@ -243,22 +243,18 @@ def _check_copies(
             oddities.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
     if not rows:
         return
-    listed = pd.DataFrame(rows)
-    pairs = mixed_copies(listed, np.stack(thumbnails))
-    for earlier, later in pairs:
-        if rows[earlier]["pixel_hash"] != rows[later]["pixel_hash"]:  # or it has been reported
-            errors.append(
-                f"{folder / rows[later]['path']}: a copy of {folder / rows[earlier]['path']} in the other class, saved "
-                "again or resized; remove the one that is wrong"
-            )
-    alike: dict[int, int] = {}
-    for earlier, later in copy_pairs(listed).tolist():
-        if rows[earlier]["label"] == rows[later]["label"] and first[rows[later]["pixel_hash"]] is rows[later]:
-            alike.setdefault(later, earlier)
-    oddities += [
-        f"{folder / rows[later]['path']}: a copy of {folder / rows[earlier]['path']}, saved again or resized"
-        for later, earlier in alike.items()
-    ]
+    reported: set[tuple[int, bool]] = set()  # once a row and class, beside its first original
+    for earlier, later in all_copies(pd.DataFrame(rows), np.stack(thumbnails)):
+        one, other = rows[earlier], rows[later]
+        alike = one["label"] == other["label"]
+        if one["pixel_hash"] == other["pixel_hash"] or (later, alike) in reported:
+            continue
+        reported.add((later, alike))
+        line = f"{folder / other['path']}: a copy of {folder / one['path']}"
+        if alike:
+            oddities.append(f"{line}, saved again or resized")
+        else:
+            errors.append(f"{line} in the other class, saved again or resized; remove the one that is wrong")
 
 
 def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:
