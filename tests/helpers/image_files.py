@@ -19,7 +19,7 @@ def tiff(
         pixels = packed.tobytes()
     else:
         kind = {1: "u", 2: "i"}[sample_format]
-        pixels = values.astype(f"{order}{kind}{bits // 8}").tobytes()
+        pixels = values.astype(f"{order}{kind}{-(-bits // 8)}").tobytes()
     shorts = {
         256: width,
         257: height,

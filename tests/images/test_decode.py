@@ -227,6 +227,7 @@ SECOND = Image.fromarray(texture(2))
             encode(Image.fromarray(TWELVE.astype(np.uint16)), "PNG"), "4095 of 65535", "8 bits", id="12-bits-in-PNG"
         ),
         pytest.param(rgb16_png(TWELVE), "about 3855 of 65535", "8 bits", id="12-bits-in-RGB"),
+        pytest.param(tiff(GREYS * 64.0, bits=14), "a TIFF that is damaged, or of a variant", "again", id="14-bit-TIFF"),
         pytest.param(gzip.compress(PNG)[:-20], "damaged gzip file", "fetch or export it again", id="gzip-cut"),
         pytest.param(gzip.compress(PNG + bytes(MAX_BYTES)), "absurdly large", "export it smaller", id="gzip-bomb"),
         pytest.param(b"NRRD0004\ntype: short\n", "holds NRRD", "convert it to PNG, DICOM or NIfTI", id="NRRD"),

@@ -156,6 +156,7 @@ def test_greys_are_those_of_pydicom_by_its_own_rescale_and_window(name: str) -> 
         ({"RescaleSlope": None}, "without rescale slope and intercept"),
         ({"RescaleType": "OD"}, "in units OD, not in Hounsfield units"),
         ({"RescaleIntercept": 0}, "holds no air (lowest value 0"),
+        ({"RescaleIntercept": -3000}, "holds air alone (highest value -1401"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "a secondary capture"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.2"}, "a secondary capture"),
         ({"NumberOfFrames": 10**9}, "1000000000 frames, absurdly many"),

@@ -15,7 +15,7 @@ MAX_PIXELS = 4096 * 4096  # 32 times the area of a 512x512 CT slice
 CENTRE, WIDTH = -600.0, 1500.0  # Hounsfield units: -1350 and below is black, 150 and above is white
 # A chest slice shows lungs (about -850) and most often the air around the body (-1000); water is 0, fat about -100.
 AIR = -500.0
-LEAST_AIR = 0.01  # share of the pixels
+LEAST = 0.01  # share of the pixels that are air, and that are not
 
 
 def lung_window(hounsfield: np.ndarray) -> Greys:
@@ -34,8 +34,8 @@ def hounsfield_greys(hounsfield: np.ndarray, padding: np.ndarray | None, name: s
     Padding is what the scanner fills in around its field of view. It has no Hounsfield units, whatever its number is.
 
     Raises:
-        UserError: the values are not finite, or hold no air, as they would if they were greys or another quantity:
-            less than 1 % of the pixels lie below -500.
+        UserError: the values are not finite, or hold no air or air alone, as they would if they were greys or another
+            quantity: less than 1 % of the pixels lie below -500, or above.
     """
     seen = hounsfield if padding is None else hounsfield[~padding]
     if not np.isfinite(seen).all():
@@ -44,10 +44,15 @@ def hounsfield_greys(hounsfield: np.ndarray, padding: np.ndarray | None, name: s
         raise UserError(f"{name}: holds padding alone; export it again, or remove it")
     if np.ptp(seen) == 0:
         raise UserError(f"{name}: constant, every pixel is {seen.flat[0]:g}; export it again, or remove it")
-    if (seen < AIR).mean() < LEAST_AIR:
+    if (seen > AIR).mean() < LEAST:
+        raise UserError(
+            f"{name}: holds air alone (highest value {seen.max():g}), so its values are not Hounsfield units, or "
+            "nobody is in it; export the original slice, or remove it"
+        )
+    if (seen < AIR).mean() < LEAST:
         raise UserError(
             f"{name}: holds no air (lowest value {seen.min():g}, but a chest slice in Hounsfield units has "
-            f"{LEAST_AIR:.0%} of its pixels below {AIR:g}), so its values are not Hounsfield units, or it is not of "
+            f"{LEAST:.0%} of its pixels below {AIR:g}), so its values are not Hounsfield units, or it is not of "
             "the chest; export the original slice, or remove it"
         )
     greys = lung_window(hounsfield)

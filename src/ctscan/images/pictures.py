@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.images.greys import MAX_PIXELS, Greys
-from ctscan.images.kinds import MAX_BYTES, PICTURES
+from ctscan.images.kinds import HEAD, MAX_BYTES, PICTURES, kind
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -68,7 +68,9 @@ def decode_picture(path: Path, content: bytes) -> Picture:
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(_unreadable(path, "its content is none of " + ", ".join(FORMATS))) from None
+        held = kind(content[:HEAD])
+        why = f"a {held} that is damaged, or of a variant that is not read" if held in FORMATS else None
+        raise UserError(_unreadable(path, why or "its content is none of " + ", ".join(FORMATS))) from None
     except Exception as error:  # decoders meet damaged content with errors of any type
         raise UserError(_unreadable(path, " ".join(str(error).split()) or type(error).__name__)) from None
     if animated:

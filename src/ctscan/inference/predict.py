@@ -283,18 +283,19 @@ class _Json:
 
     def __init__(self, stream: TextIO, reading: dict[str, Any]) -> None:
         self.stream, self.separator = stream, "\n"
+        self.escaped = (getattr(stream, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8")
         stream.write("{\n" + "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in reading.items()))
         stream.write('  "predictions": [')
 
     def row(self, row: dict[str, Any]) -> None:
-        self.stream.write(f"{self.separator}    {json.dumps(row, ensure_ascii=False, allow_nan=False)}")
+        self.stream.write(f"{self.separator}    {json.dumps(row, ensure_ascii=self.escaped, allow_nan=False)}")
         self.separator = ",\n"
 
     def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str]) -> None:
         kept = [{key: value for key, value in table.items() if key != "text"} for table in tables]
         self.stream.write(f'\n  ],\n  "left_out": {json.dumps(list(faults))},\n')
         self.stream.write(f'  "passed_over": {json.dumps(list(passed))},\n')
-        self.stream.write(f'  "metrics": {json.dumps(kept, ensure_ascii=False, allow_nan=False)}\n}}\n')
+        self.stream.write(f'  "metrics": {json.dumps(kept, ensure_ascii=self.escaped, allow_nan=False)}\n}}\n')
 
 
 _WRITERS: dict[str, Callable[[TextIO, dict[str, Any]], _Table | _Csv | _Json]] = {
