@@ -202,6 +202,55 @@ def test_bad_files_are_a_line_each_and_the_others_are_predicted(copy: Path, caps
     assert len(result["left_out"]) == 12
 
 
+def labelled(folder: Path, count: int, names: tuple[str, str] = ("COVID", "non-COVID")) -> Path:
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(texture(1000 * label + number)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_figures_say_which_files_they_are_without(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (whole,) = predict(labelled(Path("whole"), 6))["metrics"]
+    assert (whole["slices"], whole["left_out"]) == (12, "")
+    assert "whole: 12 slices, threshold" in capsys.readouterr().out
+
+    folder = labelled(Path("mixed"), 6)
+    (folder / "COVID/0.png").write_text("no image")
+    (folder / "COVID/raw").write_bytes(b"values of an unknown kind")
+    (folder / "non-COVID/volume").write_bytes(b"NRRD0004")
+    (folder / "COVID/.hidden").touch()
+    frames = np.stack([texture(seed, 40, 44).astype(np.int16) * 4 for seed in (1, 2, 3)])
+    frames[1] = 0
+    write_dicom(folder / "COVID/1.2.3.3", frames)
+    result = predict(folder)
+    assert result["status"] == 1
+    (judged,) = result["metrics"]
+    assert judged["slices"] == 13
+    assert judged["left_out"] == "WITHOUT 3 of 15 files and some slices of 1 more, which could not be read"
+    printed = capsys.readouterr()
+    assert "mixed: 13 slices, WITHOUT 3 of 15 files and some slices of 1 more" in printed.out
+    passed = "2 files passed over, as no slices: 1 hidden, 1 of unknown content (mixed/COVID/.hidden, mixed/COVID/raw)"
+    assert passed in printed.err
+    assert result["passed_over"] == [passed]
+
+
+def test_class_folders_in_another_case_are_judged(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (expected,) = predict(labelled(Path("exact"), 6))["metrics"]
+    (judged,) = predict(labelled(Path("lower"), 6, ("covid", "Non-Covid")))["metrics"]
+    assert judged["test"] == expected["test"]
+    shutil.rmtree("lower/covid")
+    capsys.readouterr()
+    assert predict("lower")["metrics"] == []
+    assert "lower: not judged, it holds Non-Covid alone of the classes COVID and non-COVID" in capsys.readouterr().err
+
+
+def test_an_output_in_the_home_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(copy))
+    assert main(["predict", str(TEST), "--output=~/out.csv"]) == 0
+    assert (copy / "out.csv").is_file()
+
+
 def test_notices(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save("colour.png")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ctscan.core.errors import UserError, writing
+from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.files import SCRATCH, remove
 from ctscan.core.params import Params, load_params, pipeline
 
@@ -27,6 +27,7 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
 
     DVC removes the outputs of a stage before it runs, so whatever ends it early also says how to get them back.
     """
+    escape_unprintable()
     try:
         function(load_params(name))
     except UserError as error:

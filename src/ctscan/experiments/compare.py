@@ -6,9 +6,9 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
+from ctscan.core.params import parse_lock
 
 import dvc.api
-import yaml
 
 WORK_TREE = "workspace"  # DVC's name for it
 DETAILS = Path("metrics/details.json")
@@ -44,7 +44,7 @@ def is_evaluated(revision: str) -> bool:
     A run that ends before evaluate, as those of a sweep do, still holds the test figures of an earlier run. Then
     dvc.lock shows that evaluate read other files than the stages before it have written since.
     """
-    stages = yaml.safe_load(_read("dvc.lock", revision))["stages"]
+    stages = parse_lock(_read("dvc.lock", revision))
     if "evaluate" not in stages:
         return False
     written = {out["path"]: out["md5"] for name in stages for out in stages[name].get("outs", ())}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record, require
-from ctscan.core.params import Classes
+from ctscan.core.params import Classes, parse_lock
 
 import yaml
 
@@ -93,7 +93,7 @@ def read_evaluation(*beside: Path) -> Evaluation:
 def _lock_of_evaluate() -> dict[str, Any]:
     """The md5 of each file that the last run of evaluate read or wrote, and the classes that it read."""
     try:
-        stage = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"]["evaluate"]
+        stage = parse_lock(LOCK.read_text(encoding="utf-8"))["evaluate"]
         files = {entry["path"]: entry.get("md5") for entry in [*stage["deps"], *stage["outs"]]}
         return {"files": files, "classes": stage["params"]["params.yaml"]["classes"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError):
