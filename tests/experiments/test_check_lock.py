@@ -22,7 +22,13 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(REPO / name, folder)
     shutil.copytree(REPO / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
-    outs = {path: options for stage in stages.values() for out in stage["outs"] for path, options in out.items()}
+    outs = {
+        path: options
+        for stage in stages.values()
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get(kind, ())
+        for path, options in ({out: {}} if isinstance(out, str) else out).items()
+    }
     dataset = yaml.safe_load((REPO / "params.yaml").read_text())["dataset"]
     for path in (dataset, *outs):
         target = folder / path

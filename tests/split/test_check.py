@@ -10,7 +10,7 @@ from pathlib import Path
 
 import prepare_split
 from ctscan.core.errors import UserError
-from ctscan.core.files import parse_record
+from ctscan.core.files import parse_record, read_record
 from ctscan.core.params import Classes
 from ctscan.core.stage import run_stage
 from ctscan.phantoms import draw_slice
@@ -362,7 +362,7 @@ def test_a_split_that_the_probe_contradicts_is_told_of(workspace: Path, capsys: 
     blocked = params.replace("strategy: random", "strategy: blocked").replace("block_size: 20", "block_size: 6")
     (workspace / "params.yaml").write_text(blocked)
     run_stage("prepare-split", prepare_split.prepare_split)
-    report = json.loads((workspace / "metrics/split.json").read_text())
+    report = read_record(workspace / "metrics/split.json")
     assert (report["groups_across"], report["probe_accuracy"], report["warnings"]) == (0, 1.0, 1)
     shown = capsys.readouterr().err
     assert "WARNING: a nearest neighbour" in shown
