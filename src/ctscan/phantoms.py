@@ -2,14 +2,14 @@
 
 How a slice is drawn
     1. A pseudo-patient is a handful of random numbers: habitus, cavity shape, level of the slices, vessel trees and
-       lesions. All of it lives in three dimensions, so the four slices of a patient are neighbouring cuts of one body.
+       lesions. All of it lives in three dimensions, so the three slices of a patient are neighbouring cuts of one body.
     2. Organs are painted as soft-edged shapes in Hounsfield units (HU), from outside in: air, table, fat, muscle,
        ribs, mediastinum with heart and great vessels, lungs, airways, spine, sternum.
     3. Vessels are 3-D trees grown from each hilum; the part that lies within the slice thickness is projected.
     4. Lesions replace a share of the air in the lung, so vessels stay visible through a hazy one. COVID: ground-glass
        opacities, several, soft-edged, mostly peripheral and posterior. Non-COVID: a third each with clear lungs,
        nodules, or a pleural effusion that layers along the posterior wall.
-    5. Correlated noise, then a very wide window (level about -375 HU, width about 3600 HU) maps HU to 8-bit grey.
+    5. Correlated noise, then a very wide window (level about -375 HU, width about 3100 HU) maps HU to 8-bit grey.
 
 Whatever is not a lesion is drawn alike for both classes. Image sizes, colour modes and windows are the same lists in
 both, in a different order, so none of them tells the classes apart.
@@ -41,8 +41,8 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 SAMPLE_SEED = 2020
-PATIENTS = 30  # of each class
-SLICES = 4  # of each patient
+PATIENTS = 40  # of each class
+SLICES = 3  # of each patient
 MODES = ("L", "L", "L", "L", "RGB", "RGBA")  # in these shares; colour triples the bytes that a grey image needs
 
 Field = NDArray[np.floating[Any]]
@@ -50,7 +50,8 @@ Mask = NDArray[np.bool_]
 Grey = NDArray[np.uint8]
 
 _AIR, _FAT, _MUSCLE, _BLOOD, _SPONGIOSA, _CORTEX = -1000.0, -105.0, 45.0, 40.0, 210.0, 560.0
-_SPACING = 0.022  # between neighbouring slices
+_SPACING = 0.035  # between neighbouring slices
+_REACH = 3 * _SPACING  # from the first slice on: where lesions have their centres
 _THICKNESS = 0.03  # of a slice: the standard deviation of its profile
 
 
@@ -136,7 +137,7 @@ def draw_slice(patient: int, position: int, positive: bool, seed: int) -> tuple[
 def draw_sample(folder: Path, seed: int) -> None:
     """Write the sample into `folder`: 240 PNGs named as the real dataset's, and `groups.csv` (path, group).
 
-    Patient k of a class has the numbers 4k-3 to 4k. The same seed and library versions give the same bytes.
+    Patient k of a class has the numbers 3k-2 to 3k. The same seed and library versions give the same bytes.
     """
     rows = []
     for positive, name, stem in ((True, "COVID", "Covid"), (False, "non-COVID", "Non-Covid")):
@@ -156,7 +157,7 @@ def _frames(positive: bool, seed: int) -> list[_Frame]:
     draw = generator(seed, "frames")
     widths = (160 + 60 * np.linspace(0, 1, PATIENTS) ** 2).round().astype(int)
     heights = (widths * draw.uniform(0.66, 0.82, PATIENTS)).round().astype(int)
-    levels, spans = draw.uniform(-400, -350, PATIENTS), draw.uniform(3500, 3700, PATIENTS)
+    levels, spans = draw.uniform(-400, -350, PATIENTS), draw.uniform(3000, 3200, PATIENTS)
     shuffle = generator(seed, "frames", "covid" if positive else "non-covid")
     sizes, modes, windows = (shuffle.permutation(PATIENTS) for _ in range(3))
     return [
@@ -372,7 +373,7 @@ def _project_vessels(body: _Body, z: float, x: Field, y: Field, draw: np.random.
     """How much of each pixel is vessel (H, W), 0 to 1, within the thickness of the slice."""
     pixel = _pixel(x, y)
     left, top = (float(value[0, 0]) for value in _turn(x, y, -body.roll))
-    middle = body.level + 1.5 * _SPACING
+    middle = body.level + _REACH / 2
     blurred = np.zeros_like(x)
     for side in (-1, 1):
         points, parents, radii = _grow_tree(body, side, middle, leaves, draw)
@@ -469,7 +470,7 @@ def _on_wall(body: _Body, angle: float, depth: float, z: float) -> tuple[float, 
 
 def _ground_glass(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
     """Between one faint patch and many dense ones: extent and strength belong to the patient."""
-    strength = draw.uniform(0.24, 0.46)
+    strength = draw.uniform(0.22, 0.45)
     lesions = []
     one_sided = draw.random() < 0.2
     sides = [int(draw.integers(2))] if one_sided else [0, 1]
@@ -477,7 +478,7 @@ def _ground_glass(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
         for _ in range(int(draw.integers(2, 6))):
             slope = np.clip(draw.normal(0.45, 0.45), -0.6, 1.15)
             angle = slope if side == 0 else np.pi - slope
-            z = body.level + draw.uniform(-0.05, 3 * _SPACING + 0.05)
+            z = body.level + draw.uniform(-0.05, _REACH + 0.05)
             x, y = _on_wall(body, angle, abs(draw.normal(0.05, 0.12)), z)
             size = draw.uniform(0.11, 0.22)
             stretch = draw.uniform(1, 1.7)
@@ -497,7 +498,7 @@ def _nodules(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
     lesions = []
     for _ in range(int(draw.integers(1, 5))):
         angle = draw.uniform(-0.9, 0.9) + (0 if draw.random() < 0.5 else np.pi)
-        z = body.level + draw.uniform(0, 3 * _SPACING)
+        z = body.level + draw.uniform(0, _REACH)
         x, y = _on_wall(body, angle, draw.uniform(0.1, 0.45), z)
         size = draw.uniform(0.025, 0.06)
         lesions.append(_Lesion((x, y, z), (size, size * draw.uniform(0.9, 1.15), size + 0.03), angle, 0.92, 0.3))
