@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 
 # It logs what it puts right in headers; what can't be read comes as an error.
-nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
+nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # type: ignore[attr-defined]
 
 
 def read_volume(path: Path, content: bytes) -> Iterator[Greys | UserError]:
