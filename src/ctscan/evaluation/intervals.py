@@ -73,7 +73,7 @@ def headline_intervals(
     """
     truth, values = checked(labels, scores, name)
     table = _headline(truth, values, threshold, resamples.counts)
-    return {**resamples.describe(), **{metric: _interval(table[metric]) for metric in HEADLINE}}
+    return {**resamples.describe(), **{metric: percentile_interval(table[metric]) for metric in HEADLINE}}
 
 
 def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def auc_difference(
         return weighted_auc(truth, second_scores, counts) - weighted_auc(truth, first_scores, counts)
 
     observed = float(difference(np.ones((1, len(truth))))[0])
-    return {**resamples.describe(), "difference": observed, **_interval(difference(resamples.counts))}
+    return {**resamples.describe(), "difference": observed, **percentile_interval(difference(resamples.counts))}
 
 
 def weighted_auc(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[np.float64]:
@@ -190,17 +190,19 @@ def _precision_on_grid(labels: Labels, scores: Scores, counts: Counts) -> npt.ND
 
 
 def _band(x: str, y: str, observed: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> list[dict[str, float]]:
-    low, high = _quantiles(drawn)
+    low, high = percentiles(drawn)
     columns = {x: GRID, y: observed, "low": low, "high": high}
     return [dict(zip(columns, row, strict=True)) for row in np.column_stack(list(columns.values())).tolist()]
 
 
-def _interval(values: npt.NDArray[np.float64]) -> dict[str, float]:
-    low, high = _quantiles(values)
+def percentile_interval(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """`low` and `high`, the ends of the 95 % interval of the resampled `values` (b,)."""
+    low, high = percentiles(values)
     return {"low": float(low), "high": float(high)}
 
 
-def _quantiles(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def percentiles(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The ends of the 95 % interval along the first axis of resampled `values` (b, ...), shape (2, ...)."""
     tail = (1 - LEVEL) / 2
     ends: npt.NDArray[np.float64] = np.quantile(values, [tail, 1 - tail], axis=0)
     return ends
