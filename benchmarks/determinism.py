@@ -1,7 +1,7 @@
 """What op determinism costs: `python benchmarks/determinism.py [head|tail]`, some minutes.
 
 Times training steps of the head (on pooled features) and of a tail (on boundary activations, convolutions trained and
-BatchNormalization frozen, as in fine-tuning), with and without `ctscan.core.determinism.make_deterministic`. The two
+BatchNormalization frozen, as in fine-tuning), with and without `ctscan.core.seeds.make_deterministic`. The two
 alternate, each time in a new process, because TensorFlow has no way back. A process gives the median of its steps; the
 ratio is that of each kind's fastest process, as whatever else the machine does only ever adds time.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.core.determinism import make_deterministic
 from ctscan.core.params import read_params
-from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+from ctscan.core.seeds import make_deterministic
+from ctscan.model.freezing import classify, cut_network, freeze, freeze_normalization
 from ctscan.model.head import build_head
 from ctscan.training.loop import compile_classifier
 
@@ -42,7 +42,7 @@ def tail() -> tuple[keras.Model, list[np.ndarray]]:
     """The last `DEPTH` layers with a head on top, and a batch of what crosses the frontier."""
     base = keras.applications.ResNet50V2(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
     classifier = build_head(base.output_shape[-1], read_params().head, seed=1)
-    _, frontier = partition(base, DEPTH)
+    _, frontier = cut_network(base, DEPTH)
     freeze(base, DEPTH)
     freeze_normalization(classifier)
     return keras.Model(frontier, classify(base.output, classifier)), [_noise(t.shape[1:]) for t in frontier]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 from ctscan.core.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
 from ctscan.core.seeds import derive_seed, generator
 from ctscan.images.decode import EXTENSIONS, load_slice
@@ -141,7 +141,7 @@ def run_ours(workspace: Workspace, precision: str) -> Run:
 
     Phase 1 is train-initial and the share of extract-features that training and validation images take; the share of
     the test images is the initial model's evaluation, as their forward pass is in plain Keras. Phase 2 is finetune,
-    with the pass that fills the boundary cache. Evaluation is all of evaluate: baselines, intervals and figures, too,
+    with the pass that fills the activation cache. Evaluation is all of evaluate: baselines, intervals and figures, too,
     which plain Keras doesn't make.
     """
     folder = workspace.folder

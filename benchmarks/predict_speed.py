@@ -19,9 +19,8 @@ from pathlib import Path
 from ctscan.core.params import read_params
 from ctscan.images.batches import INFERENCE_BATCH
 from ctscan.images.decode import load_slice
-from ctscan.inference.bundle import load_evaluated
+from ctscan.inference.bundle import NOVELTY, load_bundle, read_evaluation
 from ctscan.inference.predictor import predict
-from ctscan.inference.reading import NOVELTY, read_evaluation
 
 import numpy as np
 import tensorflow as tf
@@ -35,22 +34,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     params = read_params()
-    evaluated = load_evaluated(read_evaluation(NOVELTY))
+    bundle = load_bundle(read_evaluation(NOVELTY))
     files = list(itertools.islice(itertools.cycle(sorted(IMAGES.rglob("*.png"))), options.images))
-    slices = np.stack([load_slice(path, evaluated.size) for path in files])[..., None]
+    slices = np.stack([load_slice(path, bundle.size) for path in files])[..., None]
 
     def forward() -> None:
         for start in range(0, len(slices), INFERENCE_BATCH):
-            evaluated.network(tf.constant(slices[start : start + INFERENCE_BATCH]))[0].numpy()
+            bundle.network(tf.constant(slices[start : start + INFERENCE_BATCH]))[0].numpy()
 
     def whole() -> None:
-        assert sum(1 for _ in predict(evaluated, files, "study", params.checks.min_size)) == len(files)
+        assert sum(1 for _ in predict(bundle, files, "study", params.checks.min_size)) == len(files)
 
     forward()  # traces the network, which belongs to the start-up
     # In turn, so that whatever else the machine does meets both.
     pairs = [(_seconds(forward), _seconds(whole)) for _ in range(options.rounds)]
     bare, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{params.backbone} at {evaluated.size} pixels, {len(files)} slices, median of {options.rounds} rounds")
+    print(f"{params.backbone} at {bundle.size} pixels, {len(files)} slices, median of {options.rounds} rounds")
     print(f"bare forward pass  {bare:6.2f} s  {len(files) / bare:6.1f} slices/s")
     print(f"predict            {ours:6.2f} s  {len(files) / ours:6.1f} slices/s")
     print(f"ratio              {ours / bare:6.2f}")

@@ -15,14 +15,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.core.determinism import make_deterministic
 from ctscan.core.params import Head
+from ctscan.core.seeds import make_deterministic
 from ctscan.model.backbone import build_backbone
-from ctscan.model.convolution import use_products
-from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+from ctscan.model.bfloat16 import use_fused_normalization, use_matrix_products
+from ctscan.model.freezing import classify, cut_network, freeze, freeze_normalization
 from ctscan.model.head import build_head
-from ctscan.model.normalization import use_fused
-from ctscan.training.activation_cache import boundary_cache
+from ctscan.training.activation_cache import activation_cache
 from ctscan.training.loop import Examples, compile_classifier
 
 import keras
@@ -59,7 +58,7 @@ def _profile(options: argparse.Namespace) -> None:
     backbone = build_backbone(options.backbone, "random", options.image_size, seed=0)
     base = backbone.get_layer("base")
     head = build_head(base.output_shape[-1], Head(units=1024, l2=0.01, dropout=0.5), seed=0)
-    trunk, frontier = partition(base, options.unfreeze_depth)
+    trunk, frontier = cut_network(base, options.unfreeze_depth)
     freeze(base, options.unfreeze_depth)
     freeze_normalization(head)
     # A copy, because filling the cache gives the trunk faster layers.
@@ -68,8 +67,8 @@ def _profile(options: argparse.Namespace) -> None:
     tail = keras.Model(frontier, classify(base.output, head))
     products, both = keras.models.clone_model(tail), keras.models.clone_model(tail)
     for model in (products, both):
-        use_products(model)
-    use_fused(both)
+        use_matrix_products(model)
+    use_fused_normalization(both)
     trunk = keras.Model(backbone.input, trunk(backbone.get_layer("preprocessing").output))
     for model in (whole, tail, products, both):
         compile_classifier(model, 1e-5)
@@ -111,7 +110,7 @@ def _profile(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _cached(trunk: keras.Model, frontier: list[keras.KerasTensor], slices: tf.Tensor) -> Iterator[Any]:
-    with boundary_cache(SCRATCH, len(slices), frontier) as cache:
+    with activation_cache(SCRATCH, len(slices), frontier) as cache:
         if cache is None:
             sys.exit("profile-tail: too little disk for the boundary cache")
         cache.fill(trunk, _split(slices, 32))

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from ctscan.core.errors import UserError
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 
 import machine
 import reporting

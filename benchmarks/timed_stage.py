@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 def main() -> None:
     stage, target = sys.argv[1], Path(sys.argv[2])
-    script = importlib.import_module(stage.replace("-", "_"))
+    name = stage.replace("-", "_")
+    function = getattr(importlib.import_module(name), name)
 
     from ctscan.core.stage import run_stage
 
     clock = time.perf_counter()
-    run_stage(stage, script.recipe)
+    run_stage(stage, function)
     target.write_text(json.dumps(time.perf_counter() - clock), encoding="utf-8")
 
 

@@ -67,13 +67,12 @@ def _seconds(step: Callable[[], object]) -> float:
 def our_step(batch: int, precision: str) -> Callable[[], object]:
     """A step as stage finetune takes it."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-    from ctscan.core.determinism import make_deterministic
     from ctscan.core.params import Head
+    from ctscan.core.seeds import make_deterministic
     from ctscan.model.backbone import build_backbone
-    from ctscan.model.convolution import use_products
-    from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+    from ctscan.model.bfloat16 import use_fused_normalization, use_matrix_products
+    from ctscan.model.freezing import classify, cut_network, freeze, freeze_normalization
     from ctscan.model.head import build_head
-    from ctscan.model.normalization import use_fused
     from ctscan.training.loop import compile_classifier
 
     import keras
@@ -83,12 +82,12 @@ def our_step(batch: int, precision: str) -> Callable[[], object]:
     keras.config.set_dtype_policy({"bfloat16": "mixed_bfloat16"}.get(precision, precision))
     base = build_backbone("ResNet101V2", "random", SIZE, seed=0).get_layer("base")
     head = build_head(base.output_shape[-1], Head(units=1024, l2=0.01, dropout=0.5), seed=0)
-    _, frontier = partition(base, DEPTH)
+    _, frontier = cut_network(base, DEPTH)
     if tuple(tensor.shape[1:] for tensor in frontier) != FRONTIER:
         sys.exit(f"torch-tail: the frontier is {frontier}, no longer {FRONTIER}")
     freeze(base, DEPTH)
-    use_products(base)
-    use_fused(base)
+    use_matrix_products(base)
+    use_fused_normalization(base)
     freeze_normalization(head)
     tail = keras.Model(frontier, classify(base.output, head))
     compile_classifier(tail, 1e-5)

@@ -1,96 +1,110 @@
-"""Stage evaluate: both models on the test images, beside baselines and controls."""
+"""Run stage evaluate: judge both models on the test images, and compare them with baselines and controls."""
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from ctscan.core.determinism import make_deterministic
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.seeds import make_deterministic
+from ctscan.core.stage import run_stage
 from ctscan.evaluation import calibration, figures, gradcam, intervals, novelty
-from ctscan.evaluation.assess import Subset, assess, compare, confusion_rows, controls_table, pr_points, roc_points
-from ctscan.evaluation.baselines import Inputs, run_baselines
+from ctscan.evaluation.assess import (
+    ScoredSubset,
+    assess,
+    compare,
+    confusion_rows,
+    controls_table,
+    pr_points,
+    roc_points,
+)
+from ctscan.evaluation.baselines import run_baselines
+from ctscan.evaluation.scoring import Subset, Subsets, load_subsets, score_models
 from ctscan.evaluation.tables import results_table
-from ctscan.images.batches import load_slices
-from ctscan.images.manifest import image_paths, read_manifest, together
 from ctscan.model.augmentation import augmentation
-from ctscan.model.forward import forward, predict
+from ctscan.model.forward import forward
 from ctscan.model.saving import load_model
 
-import numpy as np
-
-METRICS, PLOTS = Path("metrics"), Path("plots")
+MODELS, METRICS, PLOTS = Path("models"), Path("metrics"), Path("plots")
 
 
-def recipe(params: Params) -> None:
+def evaluate(params: Params) -> None:
+    """Judge both models on the test images, and compare them with baselines and controls.
+
+    Reads split/, features.npy, models/initial.keras and models/finetuned.keras. Writes models/novelty.npz,
+    metrics/evaluate.json, metrics/details.json, and in plots/: roc.json, pr.json, confusion_initial.json,
+    confusion_finetuned.json, reliability.png, scores.png, controls.png and the folder images.
+    """
     make_deterministic()
-    manifest = read_manifest()
-    order, (val, test, train) = together(manifest, "val", "test", "train")
-    manifest, features = manifest.iloc[order].reset_index(drop=True), np.load("features.npy")[order]
-    labels, groups = manifest["label"].to_numpy(), manifest["group"].to_numpy()
-    finetuned = load_model(Path("models/finetuned.keras"))
-    images = load_slices(image_paths(manifest), finetuned.input_shape[1])
+    threshold, seed = params.evaluate.threshold, params.seed
+    finetuned = load_model(MODELS / "finetuned.keras")
+    network = forward(novelty.with_features(finetuned))
 
-    judged = slice(val.start, test.stop)
-    whole = forward(novelty.with_features(finetuned))
-    references = novelty.reference_rows(np.arange(train.start, train.stop), params.seed)
-    probabilities, pooled = novelty.observe(whole, images[judged], "finetuned")
-    _, known = novelty.observe(whole, images[references], "features of training images")
-    scores = {
-        "initial": predict(load_model(Path("models/initial.keras")), features[judged], "initial"),
-        "finetuned": probabilities,
-    }
-    resamples = intervals.resample(labels[test], groups[test], params.evaluate.bootstrap, params.seed, "test")
-    on_val = {model: Subset(labels[val], values[val], groups[val]) for model, values in scores.items()}
-    on_test = {model: Subset(labels[test], values[test], groups[test]) for model, values in scores.items()}
-    details = {
-        model: assess(model, on_val[model], on_test[model], resamples, params.evaluate, params.classes)
-        for model in scores
-    }
+    subsets = load_subsets(size=finetuned.input_shape[1])
+    val, test = score_models(load_model(MODELS / "initial.keras"), network, subsets)
 
-    notice = novelty.fit(images[references, ..., 0], known, images[val, ..., 0], pooled[val])
-    tried = novelty.validate(notice, whole, images[test, ..., 0], pooled[test], params.seed)
+    resamples = intervals.resample(test.labels, test.groups, params.evaluate.bootstrap, seed, "test")
+    reports = {model: assess(model, val, test, resamples, params.evaluate, params.classes) for model in test.scores}
 
-    sizes = manifest[["width", "height"]].to_numpy()
-    seen = {
-        part: Inputs(images[at, ..., 0], sizes[at], features[at]) for part, at in (("train", train), ("test", test))
-    }
-    baselines = run_baselines(seen["train"], labels[train], seen["test"], groups[train], params.seed)
-    controls = controls_table(on_test, baselines, params.evaluate.threshold, resamples)
+    train = subsets.train
+    baselines = run_baselines(train.inputs, train.labels, subsets.test.inputs, train.groups, seed)
+    controls = controls_table(test, baselines, threshold, resamples)
+
+    detector = novelty.make_detector(network, train.greys, subsets.val.greys, val.features, seed)
     cam = gradcam.GradCam(finetuned)
-    maps = gradcam.sanity_check(cam, images[test], params.evaluate.threshold, params.seed)
-    comparison = compare(on_test["initial"], on_test["finetuned"], params.evaluate.threshold, resamples)
+    maps = gradcam.gallery(cam, subsets.test.manifest, subsets.test.images, test.scores["finetuned"], threshold)
 
-    drawn = {model: subset.scores for model, subset in on_test.items()}
-    temperatures = {model: details[model]["calibration"]["temperature"] for model in scores}
-    reliability = calibration.before_and_after(labels[test], drawn, temperatures, params.evaluate.bins)
-    move = augmentation(params.augment, images.shape[1], params.seed)
-    shown = gradcam.gallery(cam, manifest.iloc[test], images[test], drawn["finetuned"], params.evaluate.threshold)
-    beside = {"comparison": comparison, "controls": controls, "novelty": tried, "saliency": maps}
+    findings = {
+        "comparison": compare(test, threshold, resamples),
+        "controls": controls,
+        "novelty": novelty.measure_detector(detector, network, subsets.test.greys, test.features, seed),
+        "saliency": gradcam.sanity_check(cam, subsets.test.images, threshold, seed),
+    }
+    _publish(params, subsets, test, resamples, reports, findings, detector, maps)
+    print(results_table(reports))
 
-    with ExitStack() as stack:  # all outs take their places together, once the last is written
 
-        def out(path: Path) -> Path:
+def _publish(
+    params: Params,
+    subsets: Subsets,
+    test: ScoredSubset,
+    resamples: intervals.Resamples,
+    reports: dict[str, dict[str, Any]],
+    findings: dict[str, Any],
+    detector: novelty.NoveltyDetector,
+    maps: gradcam.Gallery,
+) -> None:
+    """Write all outputs; they take their places together, once the last is written."""
+    with ExitStack() as stack:
+
+        def output(path: Path) -> Path:
             return stack.enter_context(publish(path))
 
-        write_json(out(METRICS / "evaluate.json"), {model: details[model]["test"] for model in scores})
-        write_json(out(METRICS / "details.json"), {**details, **beside})
-        notice.save(out(Path("models/novelty.npz")))
+        detector.save(output(MODELS / "novelty.npz"))
+        write_json(output(METRICS / "evaluate.json"), {model: report["test"] for model, report in reports.items()})
+        write_json(output(METRICS / "details.json"), {**reports, **findings})
         for name, points in (("roc", roc_points), ("pr", pr_points)):
-            found = [row for model in scores for row in points(model, on_test[model], resamples)]
-            write_json(out(PLOTS / f"{name}.json"), found)
-        for model, subset in on_test.items():
-            counted = confusion_rows(subset, params.evaluate, params.classes)
-            write_json(out(PLOTS / f"confusion_{model}.json"), counted)
-        figures.draw_reliability(out(PLOTS / "reliability.png"), reliability)
-        figures.draw_histograms(out(PLOTS / "scores.png"), drawn, labels[test], params.classes)
-        figures.draw_controls(out(PLOTS / "controls.png"), controls)
-        folder = out(PLOTS / "images")
-        figures.draw_classes(folder / "classes.png", images[..., 0], manifest, params.classes)
-        figures.draw_augmented(folder / "augmented.png", images[train][:4], lambda slices: move(slices, training=True))
-        figures.draw_saliency(folder / "saliency.png", *shown)
-    print(results_table({model: details[model] for model in scores}))
+            curves = [point for model in reports for point in points(model, test, resamples)]
+            write_json(output(PLOTS / f"{name}.json"), curves)
+        for model in reports:
+            calls = confusion_rows(model, test, params.evaluate, params.classes)
+            write_json(output(PLOTS / f"confusion_{model}.json"), calls)
+
+        temperatures = {model: report["calibration"]["temperature"] for model, report in reports.items()}
+        reliability = calibration.before_and_after(test.labels, test.scores, temperatures, params.evaluate.bins)
+        figures.draw_reliability(output(PLOTS / "reliability.png"), reliability)
+        figures.draw_histograms(output(PLOTS / "scores.png"), test.scores, test.labels, params.classes)
+        figures.draw_controls(output(PLOTS / "controls.png"), findings["controls"])
+        _draw_images(output(PLOTS / "images"), subsets.train, maps, params)
+
+
+def _draw_images(folder: Path, train: Subset, maps: gradcam.Gallery, params: Params) -> None:
+    """Draw examples of the classes, of augmentation and of the maps of Grad-CAM."""
+    augment = augmentation(params.augment, train.images.shape[1], params.seed)
+    figures.draw_classes(folder / "classes.png", train.greys, train.manifest, params.classes)
+    figures.draw_augmented(folder / "augmented.png", train.images[:4], lambda slices: augment(slices, training=True))
+    figures.draw_saliency(folder / "saliency.png", *maps)
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", recipe)
+    run_stage("evaluate", evaluate)

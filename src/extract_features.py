@@ -1,11 +1,11 @@
-"""Stage extract-features: the frozen backbone, once over every image."""
+"""Run stage extract-features: compute the pooled features of every image with the frozen backbone, once."""
 
 from pathlib import Path
 
-from ctscan.core.determinism import make_deterministic
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.seeds import configure_keras
+from ctscan.core.stage import run_stage
 from ctscan.images.batches import image_batches
 from ctscan.images.manifest import image_paths, read_manifest
 from ctscan.model.backbone import build_backbone, weights_hash
@@ -17,9 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 
-def recipe(params: Params) -> None:
-    make_deterministic()
-    keras.config.set_dtype_policy(params.precision)
+def extract_features(params: Params) -> None:
+    """Build the backbone, and compute the pooled features of every image with it.
+
+    Reads split/ and, unless they are random, the weights. Writes models/backbone.keras; features.npy, float32 (n, d),
+    with one row per row of the manifest; and metrics/backbone.json.
+    """
+    configure_keras(params.precision)
     backbone = build_backbone(params.backbone, params.weights, params.image_size, params.seed)
     pooling = keras.layers.GlobalAveragePooling2D(dtype="float32")
     pooled = forward(keras.Model(backbone.input, pooling(backbone.output)))
@@ -39,18 +43,16 @@ def recipe(params: Params) -> None:
         np.save(path, features)
     with publish(Path("metrics/backbone.json")) as path:
         base = backbone.get_layer("base")
-        write_json(
-            path,
-            {
-                "backbone": params.backbone,
-                "weights": params.weights,
-                "weights_sha256": weights_hash(base),
-                "layers": len(base.layers),
-                "weight_count": base.count_params(),
-                "images": len(paths),
-            },
-        )
+        report = {
+            "backbone": params.backbone,
+            "weights": params.weights,
+            "weights_sha256": weights_hash(base),
+            "layers": len(base.layers),
+            "weight_count": base.count_params(),
+            "images": len(paths),
+        }
+        write_json(path, report)
 
 
 if __name__ == "__main__":
-    run_stage("extract-features", recipe)
+    run_stage("extract-features", extract_features)

@@ -1,30 +1,34 @@
-"""Stage finetune: the last layers of the backbone and the head, from the best initial model."""
+"""Run stage finetune: train the last layers of the backbone and the head, from the best initial model on."""
 
 from pathlib import Path
 
-from ctscan.core.determinism import make_deterministic
+from ctscan.core.files import SCRATCH, publish
 from ctscan.core.params import Params
-from ctscan.core.stage import SCRATCH, checkpoint, publish, run_stage
+from ctscan.core.seeds import configure_keras
+from ctscan.core.stage import checkpoint, run_stage
 from ctscan.images.manifest import image_paths, read_manifest
 from ctscan.model.saving import load_model, save_model
+from ctscan.training import phases
 from ctscan.training.history import publish_history
-from ctscan.training.phases import finetune
-
-import keras
 
 
-def recipe(params: Params) -> None:
-    make_deterministic()
-    keras.config.set_dtype_policy(params.precision)
+def finetune(params: Params) -> None:
+    """Train the last layers of the backbone and the head, from the best initial model on.
+
+    Reads split/, models/backbone.keras and models/initial.keras. Writes models/finetuned.keras, which is the whole
+    network from a grey slice to the probability of the positive class; plots/finetune/ and metrics/finetune.json.
+    """
+    configure_keras(params.precision)
     manifest = read_manifest()
     head = load_model(Path("models/initial.keras"))
 
     with checkpoint("finetune") as folder:
-        whole, history = finetune(head, manifest, image_paths(manifest), params, folder, SCRATCH / "boundary")
+        paths, activations = image_paths(manifest), SCRATCH / "activations"
+        whole, history = phases.finetune(head, manifest, paths, params, folder, activations)
         with publish(Path("models/finetuned.keras")) as path:
             save_model(whole, path)
             publish_history("finetune", history)
 
 
 if __name__ == "__main__":
-    run_stage("finetune", recipe)
+    run_stage("finetune", finetune)

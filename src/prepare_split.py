@@ -1,15 +1,11 @@
-"""Check the dataset; split it into train, validation and test; probe the split for leaks.
-
-Outs: split/images/{train,test}/<class>/<file>, byte for byte as in the dataset, where train holds validation too;
-split/manifest.csv, a row for each image; metrics/split.json.
-"""
+"""Run stage prepare-split: check the images, split them into train, validation and test, and look for leaks."""
 
 import shutil
 from pathlib import Path
 
-from ctscan.core.json_files import write_json
+from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params
-from ctscan.core.stage import publish, run_stage
+from ctscan.core.stage import run_stage
 from ctscan.split.check import scan
 from ctscan.split.leakage import leak_report, thumbnails
 from ctscan.split.strategies import assign_subsets
@@ -18,6 +14,11 @@ COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
 
 
 def prepare_split(params: Params) -> None:
+    """Check the dataset, split it into train, validation and test, and measure how much of the test set leaks.
+
+    Reads the folder `dataset`. Writes split/images/{train,test}/<class>/<file>, byte for byte as in the dataset, where
+    train holds the validation images too; split/manifest.csv with one row per image; and metrics/split.json.
+    """
     folder = Path(params.dataset)
     found = scan(folder, params.classes, params.checks.min_size)
     manifest = assign_subsets(found, params.split, params.seed)

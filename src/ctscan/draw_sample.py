@@ -5,7 +5,7 @@ The sample is fixed data: its seed is a constant of `ctscan.phantoms`, not a par
 
 from pathlib import Path
 
-from ctscan.core.stage import publish
+from ctscan.core.files import publish
 from ctscan.phantoms import SAMPLE_SEED, draw_sample
 
 if __name__ == "__main__":

@@ -1,79 +1,52 @@
-"""What surrounds a recipe: exit codes, outs published whole, checkpoints that belong to their inputs."""
+"""A stage ends with the right exit code and message, and its checkpoint belongs to its inputs."""
 
 import errno
 import os
-import resource
 import shutil
 import time
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.core.stage import checkpoint, publish, run_stage
+from ctscan.core.files import publish
+from ctscan.core.stage import checkpoint, run_stage
 
-import numpy as np
 import pytest
 
 
 def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise UserError("x.png: truncated; fetch it again")
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert caught.value.code == "finetune: x.png: truncated; fetch it again"
 
 
 def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise RuntimeError("{{node}} Error in function: UserError: x.png: truncated; fetch it again\nTraceback: ...")
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert caught.value.code == "finetune: x.png: truncated; fetch it again"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(workspace: Path) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise RuntimeError("no one's fault but ours")
 
     with pytest.raises(RuntimeError):
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
 
 
 def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert caught.value.code == 130
     assert "interrupted; earlier results are as they were" in capsys.readouterr().err
-
-
-def test_publish_replaces_a_file_only_on_success(workspace: Path) -> None:
-    out = Path("metrics/a.json")
-    with publish(out) as path:
-        path.write_text("old")
-    with pytest.raises(RuntimeError), publish(out) as path:
-        path.write_text("half")
-        raise RuntimeError
-    assert out.read_text() == "old"
-    with publish(out) as path:
-        path.write_text("new")
-    assert out.read_text() == "new"
-
-
-def test_publish_replaces_a_folder_as_a_whole(workspace: Path) -> None:
-    out = Path("plots/images")
-    for name in ("a", "b"):
-        with publish(out) as folder:
-            folder.mkdir()
-            (folder / name).write_text(name)
-    assert [file.name for file in out.iterdir()] == ["b"]
-    with pytest.raises(RuntimeError), publish(out) as folder:
-        folder.mkdir()
-        raise RuntimeError
-    assert [file.name for file in out.iterdir()] == ["b"]
 
 
 def _inputs(workspace: Path) -> None:
@@ -193,27 +166,12 @@ def test_an_out_that_cant_be_written_is_one_line_and_the_earlier_one_stays(
     with publish(out) as path:
         path.write_text("old")
 
-    def recipe(params: object) -> None:
+    def stage(params: object) -> None:
         with publish(out) as path:
             path.write_text("half")
             raise OSError(number, os.strerror(number))
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("finetune", recipe)
+        run_stage("finetune", stage)
     assert str(caught.value.code).startswith(f"finetune: metrics/a.json: {os.strerror(number)}; {remedy}")
     assert out.read_text() == "old"
-
-
-def test_numpys_short_write_is_told_as_a_full_disk(workspace: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(UserError, match=r"^features\.npy: .*; free some space"), publish(Path("features.npy")) as path:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-        try:
-            np.save(path, np.zeros(100_000))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_other_faults_of_the_system_keep_their_traceback(workspace: Path) -> None:
-    with pytest.raises(FileNotFoundError), publish(Path("a.txt")):
-        Path("missing.txt").read_text()

@@ -1,9 +1,10 @@
-"""The notice of images that are unlike the training images."""
+"""The novelty detector finds unfamiliar images and lets slices like the training images pass."""
 
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.evaluation import novelty, unfamiliar_images
+from ctscan.evaluation import novelty
+from ctscan.evaluation.unfamiliar_images import non_ct_images
 from ctscan.images.decode import resize
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
@@ -27,14 +28,14 @@ def features_of(slices: Slices) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def notice() -> novelty.Novelty:
+def detector() -> novelty.NoveltyDetector:
     train, val = phantoms(range(1, 41)), phantoms(range(41, 61))
-    return novelty.fit(train, features_of(train), val, features_of(val))
+    return novelty.fit_detector(train, features_of(train), val, features_of(val))
 
 
-def test_validation_passes_up_to_its_limit(notice: novelty.Novelty) -> None:
+def test_validation_passes_up_to_its_limit(detector: novelty.NoveltyDetector) -> None:
     val = phantoms(range(41, 61))
-    assert notice.score(val, features_of(val)).max() == pytest.approx(1)
+    assert detector.score(val, features_of(val)).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("count", [59, 261])
@@ -44,39 +45,39 @@ def test_the_level_holds_with_the_confidence_that_is_said(count: int) -> None:
     assert 0.93 <= kept <= 0.98
 
 
-def test_what_is_no_slice_is_caught_and_unseen_slices_pass(notice: novelty.Novelty) -> None:
+def test_other_images_are_unfamiliar_and_unseen_slices_pass(detector: novelty.NoveltyDetector) -> None:
     unseen = phantoms(range(61, 101))
-    assert (notice.score(unseen, features_of(unseen)) <= 1).mean() >= 0.8
-    for kind, pictures in unfamiliar_images.far(unseen, 9, seed=3).items():
-        assert (notice.score(pictures, features_of(pictures)) > 1).mean() >= 0.95, kind
+    assert (detector.score(unseen, features_of(unseen)) <= 1).mean() >= 0.8
+    for kind, images in non_ct_images(unseen, 9, seed=3).items():
+        assert (detector.score(images, features_of(images)) > 1).mean() >= 0.95, kind
 
 
-def test_either_distance_alone_can_tell(notice: novelty.Novelty) -> None:
+def test_either_distance_alone_can_tell(detector: novelty.NoveltyDetector) -> None:
     slices = phantoms(range(1, 4))
     known = features_of(slices)
-    assert (notice.score(slices, known) < 1).all()
-    assert (notice.score(slices, known[:, ::-1]) > 1).all()
-    assert (notice.score(255 - slices, known) > 1).all()
+    assert (detector.score(slices, known) < 1).all()
+    assert (detector.score(slices, known[:, ::-1]) > 1).all()
+    assert (detector.score(255 - slices, known) > 1).all()
 
 
 def test_equal_features_are_no_division_by_zero() -> None:
     slices = phantoms(range(1, 9))
-    notice = novelty.fit(slices, np.ones((8, 3)), slices, np.ones((8, 3)))
-    assert np.isfinite(notice.score(slices, np.ones((8, 3)))).all()
+    detector = novelty.fit_detector(slices, np.ones((8, 3)), slices, np.ones((8, 3)))
+    assert np.isfinite(detector.score(slices, np.ones((8, 3)))).all()
 
 
-def test_saved_is_the_same_bytes_and_reads_back(notice: novelty.Novelty, tmp_path: Path) -> None:
+def test_saved_is_the_same_bytes_and_reads_back(detector: novelty.NoveltyDetector, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
-        notice.save(tmp_path / name)
+        detector.save(tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    for kept, read in zip(notice, novelty.load(tmp_path / "a.npz"), strict=True):
+    for kept, read in zip(detector, novelty.load_detector(tmp_path / "a.npz"), strict=True):
         assert np.array_equal(kept, read)
 
 
 def test_a_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK damaged")
     with pytest.raises(UserError, match=r"a\.npz: damaged"):
-        novelty.load(tmp_path / "a.npz")
+        novelty.load_detector(tmp_path / "a.npz")
 
 
 def test_references_are_a_fixed_draw_of_training() -> None:
@@ -89,14 +90,14 @@ def test_references_are_a_fixed_draw_of_training() -> None:
     assert novelty.reference_rows(train[:9], seed=1).tolist() == train[:9].tolist()
 
 
-def test_foreign_pictures_hang_on_the_seed_alone() -> None:
+def test_images_of_other_kinds_depend_on_the_seed_alone() -> None:
     slices = phantoms(range(1, 3))
-    first, again, other = (unfamiliar_images.far(slices, 4, seed) for seed in (1, 1, 2))
-    for kind, pictures in first.items():
-        assert pictures.dtype == np.uint8
-        assert pictures.shape[1:] == (64, 64)
-        assert np.array_equal(pictures, again[kind])
-        assert kind == "inverted" or not np.array_equal(pictures, other[kind])
+    first, again, other = (non_ct_images(slices, 4, seed) for seed in (1, 1, 2))
+    for kind, images in first.items():
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (64, 64)
+        assert np.array_equal(images, again[kind])
+        assert kind == "inverted" or not np.array_equal(images, other[kind])
 
 
 def test_statistics_of_many_slices_are_those_of_each() -> None:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ctscan.core.determinism import make_deterministic
 from ctscan.core.errors import UserError
 from ctscan.core.params import Params, Split, Training, read_params
+from ctscan.core.seeds import make_deterministic
 from ctscan.experiments import repeats as command
 from ctscan.experiments.repetition import Material, repeat
 from ctscan.images.manifest import rows

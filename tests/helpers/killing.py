@@ -35,8 +35,7 @@ def run(folder: Path, stage: str, moment: tuple[str, int] | None) -> None:
         {"step": _die_at_step, "writing": _die_writing, "publishing": _die_publishing, "filling": _die_filling}[
             moment[0]
         ](moment[1])
-    script = {"train-initial": train_initial, "finetune": finetune}[stage]
-    run_stage(stage, script.recipe)
+    run_stage(stage, {"train-initial": train_initial.train_initial, "finetune": finetune.finetune}[stage])
 
 
 def _die() -> None:
@@ -82,7 +81,7 @@ def _die_publishing(count: int) -> None:
 
 
 def _die_filling(count: int) -> None:
-    """When so many batches of images have gone into the boundary cache."""
+    """When so many batches of images have gone into the activation cache."""
 
     def batches(files: list[Path], size: int) -> Iterator[Any]:
         for index, batch in enumerate(small(files, size)):

@@ -81,8 +81,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     small_models()
     # A switch of the whole process, which later tests would inherit.
     patch.setattr(evaluate, "make_deterministic", lambda: None)
-    patch.setattr("ctscan.core.determinism.make_deterministic", lambda: None)
-    evaluate.recipe(load_params("evaluate"))
+    patch.setattr("ctscan.core.seeds.make_deterministic", lambda: None)
+    evaluate.evaluate(load_params("evaluate"))
     write_lock()
     yield folder
     patch.undo()

@@ -1,9 +1,9 @@
-"""Trunk and tail: the same network, the same training step, at any cut."""
+"""The frozen and the trained part are the whole network, and train as it does, wherever it is cut."""
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Head
 from ctscan.model.backbone import build_backbone
-from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
+from ctscan.model.freezing import classify, cut_network, freeze, freeze_normalization
 from ctscan.model.head import build_head
 
 import keras
@@ -29,34 +29,36 @@ def _slices() -> np.ndarray:
 
 
 def _split(backbone: keras.Model, depth: int) -> tuple[keras.Model, list[keras.KerasTensor]]:
-    trunk, frontier = partition(backbone.get_layer("base"), depth)
+    frozen_part, cut = cut_network(backbone.get_layer("base"), depth)
     preprocessed = backbone.get_layer("preprocessing").output
-    return keras.Model(backbone.input, trunk(preprocessed)), frontier
+    return keras.Model(backbone.input, frozen_part(preprocessed)), cut
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_trunk_and_tail_are_the_whole(backbone: keras.Model, depth: int | None) -> None:
-    _trunk_and_tail_are_the_whole(backbone, depth)
+def test_both_parts_are_the_whole(backbone: keras.Model, depth: int | None) -> None:
+    _both_parts_are_the_whole(backbone, depth)
 
 
 def test_operations_that_are_no_layers_stay_where_they_stand() -> None:
     backbone = build_backbone("ConvNeXtTiny", "random", SIZE, seed=3)  # its residual additions
     assert len(backbone.get_layer("base").operations) > len(backbone.get_layer("base").layers)
-    _trunk_and_tail_are_the_whole(backbone, 60)
+    _both_parts_are_the_whole(backbone, 60)
 
 
-def _trunk_and_tail_are_the_whole(backbone: keras.Model, depth: int | None) -> None:
+def _both_parts_are_the_whole(backbone: keras.Model, depth: int | None) -> None:
     base = backbone.get_layer("base")
-    trunk, frontier = _split(backbone, _depth(base, depth))
+    frozen_part, cut = _split(backbone, _depth(base, depth))
     pooled = keras.layers.GlobalAveragePooling2D()(base.output)
-    tail = keras.Model(frontier, pooled)
+    trained_part = keras.Model(cut, pooled)
     whole = keras.layers.GlobalAveragePooling2D()(backbone(_slices(), training=False))
-    np.testing.assert_allclose(tail(trunk(_slices(), training=False), training=False), whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        trained_part(frozen_part(_slices(), training=False), training=False), whole, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("depth", [0, 37, None])
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])  # EfficientNet drops units at random inside its base
-def test_one_step_on_the_tail_is_one_step_on_the_whole(name: str, depth: int | None) -> None:
+def test_one_step_on_the_trained_part_is_one_step_on_the_whole(name: str, depth: int | None) -> None:
     backbone = build_backbone(name, "random", SIZE, seed=3)
     base = backbone.get_layer("base")
     depth = _depth(base, depth)
@@ -69,27 +71,27 @@ def test_one_step_on_the_tail_is_one_step_on_the_whole(name: str, depth: int | N
         head.get_layer("hidden").bias.assign(np.linspace(-1, 1, 8))
         freeze(base, depth)
         freeze_normalization(head)
-        trunk, frontier = _split(backbone, depth)
+        frozen_part, cut = _split(backbone, depth)
         model = (
-            keras.Model(frontier, classify(base.output, head))
+            keras.Model(cut, classify(base.output, head))
             if split
             else keras.Model(backbone.input, classify(backbone.output, head))
         )
         model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
-        inputs = trunk.predict_on_batch(_slices()) if split else _slices()
+        inputs = frozen_part.predict_on_batch(_slices()) if split else _slices()
         model.train_on_batch(inputs, np.array([0.0, 1.0, 1.0, 0.0]))
         ends.append(base.get_weights() + head.get_weights())
     changed = sum(not np.array_equal(old, new) for old, new in zip(start, ends[0], strict=False))
     assert bool(changed) == (depth > 1)
-    for whole, tail in zip(*ends, strict=True):
-        np.testing.assert_allclose(tail, whole, rtol=1e-3, atol=1e-5)
+    for whole, parts in zip(*ends, strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-5)
 
 
 def test_the_cut_through_a_residual_block_of_the_studys_network() -> None:
     base = build_backbone("ResNet101V2", "random", SIZE, seed=3).get_layer("base")
-    _, frontier = partition(base, 150)
+    _, cut = cut_network(base, 150)
     assert base.layers[-150].name == "conv4_block13_2_relu"
-    assert [tensor.shape[-1] for tensor in frontier] == [256, 1024]
+    assert [tensor.shape[-1] for tensor in cut] == [256, 1024]
     assert sum(layer.count_params() for layer in base.layers[-150:]) == pytest.approx(26.4e6, rel=0.01)
 
 
@@ -97,7 +99,7 @@ def test_the_cut_through_a_residual_block_of_the_studys_network() -> None:
 def test_a_depth_beyond_the_network_names_key_value_and_range(depth: int) -> None:
     base = build_backbone("MobileNetV2", "random", SIZE, seed=3).get_layer("base")
     with pytest.raises(UserError, match=rf"unfreeze_depth = {depth}; .* >= 0 and <= 154"):
-        partition(base, depth)
+        cut_network(base, depth)
 
 
 def test_normalization_keeps_its_statistics_in_training() -> None:
@@ -119,7 +121,7 @@ def test_normalization_keeps_its_statistics_in_training() -> None:
 
 
 @pytest.mark.parametrize("normalization", ["frozen", "trained"])
-def test_normalization_is_trained_where_asked_and_only_in_the_tail(normalization: str) -> None:
+def test_normalization_is_trained_where_asked_and_only_in_the_trained_part(normalization: str) -> None:
     base = build_backbone("MobileNetV2", "random", SIZE, seed=3).get_layer("base")
     freeze(base, 60, normalization)
     model = keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, "sigmoid")])
@@ -127,9 +129,9 @@ def test_normalization_is_trained_where_asked_and_only_in_the_tail(normalization
     layers = [(at < len(base.layers) - 60, layer) for at, layer in enumerate(base.layers) if _is_normalization(layer)]
     before = [layer.get_weights() for _, layer in layers]
     model.fit(np.repeat(_slices(), 3, axis=-1), np.array([0.0, 1.0, 1.0, 0.0]), verbose=0)
-    for (in_trunk, layer), old in zip(layers, before, strict=True):
+    for (in_frozen_part, layer), old in zip(layers, before, strict=True):
         kept = all(np.array_equal(*pair) for pair in zip(old, layer.get_weights(), strict=True))
-        assert kept == (in_trunk or normalization == "frozen"), layer.name
+        assert kept == (in_frozen_part or normalization == "frozen"), layer.name
 
 
 def _is_normalization(layer: keras.layers.Layer) -> bool:

@@ -50,8 +50,8 @@ def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(Path("sample", place), Path("split/images/train", place))
         lines += [f"{place}/{path.name},{label},train,,44,40,L" for path in sorted(Path("sample", place).iterdir())]
     Path("split/manifest.csv").write_text("\n".join(lines) + "\n")
-    # A switch of the whole process, which later tests would inherit.
-    monkeypatch.setattr(extract_features, "make_deterministic", lambda: None)
+    # These are settings of the whole process, which later tests would inherit.
+    monkeypatch.setattr(extract_features, "configure_keras", lambda precision: None)
     return workspace
 
 
@@ -175,7 +175,7 @@ def test_extract_features(
 ) -> None:
     offline(project, monkeypatch)
     spoil()
-    message = message_of(project, lambda: run_stage("extract-features", extract_features.recipe))
+    message = message_of(project, lambda: run_stage("extract-features", extract_features.extract_features))
     assert message.startswith("extract-features: ")
     assert str(named) in message
     assert remedy in message

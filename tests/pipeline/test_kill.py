@@ -71,7 +71,7 @@ def _epochs_done(folder: Path) -> int:
 
 
 def _assert_nothing_is_kept(folder: Path) -> None:
-    files = [file for name in ("checkpoints", "boundary") for file in (folder / ".scratch" / name).rglob("*")]
+    files = [file for name in ("checkpoints", "activations") for file in (folder / ".scratch" / name).rglob("*")]
     assert not [file for file in files if file.is_file() and file.suffix != ".lock"]
 
 
@@ -101,7 +101,7 @@ def test_train_initial_killed_at_random_points_and_inside_a_checkpoint(
 
 
 @pytest.mark.parametrize(("normalization", "schedule"), [("frozen", "constant"), ("trained", "cosine")])
-def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
+def test_finetune_killed_in_the_activation_cache_in_training_and_in_a_checkpoint(
     run: Killable,
     inputs: Path,
     whole: Callable[[str, Path], dict[str, bytes]],
@@ -116,7 +116,7 @@ def test_finetune_killed_in_the_boundary_cache_in_training_and_in_a_checkpoint(
     changed = Path(shutil.copytree(folder, tmp_path / "changed"))
 
     _killed(run, folder, "finetune", ("filling", 2))
-    (partial,) = (folder / ".scratch" / "boundary").glob("frontier-0.bin")
+    (partial,) = (folder / ".scratch" / "activations").glob("cut-0.bin")
     assert not list((folder / ".scratch" / "checkpoints").glob("*/*/last.npz"))
     assert partial.is_file()
     _killed(run, folder, "finetune", ("step", 2 * STEPS + 3))

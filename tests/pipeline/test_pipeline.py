@@ -162,7 +162,7 @@ def fail(path, *drawn):
 
 evaluate.figures.draw_saliency = fail
 evaluate.confusion_rows = lambda *arguments: [{"spoilt": True}]
-run_stage("evaluate", evaluate.recipe)
+run_stage("evaluate", evaluate.evaluate)
 """
     failed = run(clone, sys.executable, "-c", program)
     assert failed.returncode == 1

@@ -1,4 +1,4 @@
-"""All randomness, derived by name from the one `seed` in params.yaml."""
+"""Derive every random number from the one `seed` of params.yaml, and make TensorFlow give the same bits each time."""
 
 import hashlib
 
@@ -17,3 +17,18 @@ def derive_seed(seed: int, *names: str | int) -> int:
 def generator(seed: int, *names: str | int) -> np.random.Generator:
     """A NumPy generator seeded by `derive_seed`."""
     return np.random.default_rng(derive_seed(seed, *names))
+
+
+def make_deterministic() -> None:
+    """Let TensorFlow use only kernels that give the same result every time on the same machine."""
+    import tensorflow as tf  # takes seconds, which code that only draws numbers need not wait for
+
+    tf.config.experimental.enable_op_determinism()
+
+
+def configure_keras(precision: str) -> None:
+    """Let Keras compute in `precision`, a name of its dtype policies, and TensorFlow by `make_deterministic`."""
+    import keras
+
+    make_deterministic()
+    keras.config.set_dtype_policy(precision)

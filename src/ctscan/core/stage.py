@@ -1,8 +1,7 @@
-"""What every stage script does around its recipe: read its params, fail in one line, publish outs whole."""
+"""Run a stage: read its params, turn an error into one line, and continue after a kill from its checkpoint."""
 
 import hashlib
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -11,22 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ctscan.core.errors import UserError, writing
+from ctscan.core.files import SCRATCH, remove
 from ctscan.core.params import Params, load_params, pipeline
 
 import zc.lockfile
 
-SCRATCH = Path(".scratch")
 ABANDONED = 14 * 24 * 3600  # seconds after which an untouched checkpoint is taken for forgotten
 
 
-def run_stage(name: str, recipe: Callable[[Params], None]) -> None:
-    """Run `recipe` on the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C."""
+def run_stage(name: str, function: Callable[[Params], None]) -> None:
+    """Call `function` with the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C."""
     try:
-        recipe(load_params(name))
+        function(load_params(name))
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except Exception as error:
-        # Raised inside tf.data, where images are read, it arrives quoted in an error of TensorFlow's.
+        # A `UserError` that is raised inside tf.data, where images are read, arrives quoted in TensorFlow's own error.
         quoted = re.search(r"\bUserError: (.+)", str(error))
         if quoted is None:
             raise
@@ -61,10 +60,10 @@ def checkpoint(stage: str) -> Iterator[Path]:
     try:
         yield folder
         done = folder.with_suffix(".done")  # renamed first: a kill amid the removal leaves no half checkpoint
-        _remove(done)
+        remove(done)
         if folder.exists():
             folder.rename(done)
-            _remove(done)
+            remove(done)
     finally:
         lock.close()
 
@@ -89,7 +88,7 @@ def _lock(folder: Path) -> zc.lockfile.LockFile | None:
 def _forget_abandoned(home: Path, wanted: Path) -> None:
     for folder in sorted(home.iterdir()):
         if folder.stem != wanted.name and folder.stat().st_mtime < time.time() - ABANDONED:
-            _remove(folder)
+            remove(folder)
 
 
 def _fingerprint(stage: str) -> str:
@@ -103,31 +102,3 @@ def _fingerprint(stage: str) -> str:
                 digest.update(str(file).encode())
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def publish(path: Path) -> Iterator[Path]:
-    """A scratch path to write an out to; it takes the place of `path` only when the block ends without an error.
-
-    DVC keeps outs marked `persist` in place while a stage runs, so a failed stage leaves the earlier result whole.
-    A block that makes a folder publishes a folder. Raises `UserError` where the disk is full or can't be written to.
-    """
-    fresh = SCRATCH / "publish" / path
-    with writing(path):
-        _remove(fresh)
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield fresh
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if fresh.is_dir():
-                _remove(path)
-            fresh.replace(path)
-        finally:
-            _remove(fresh)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

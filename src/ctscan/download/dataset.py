@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import SCRATCH
 from ctscan.core.params import Classes
-from ctscan.core.stage import SCRATCH
 from ctscan.download.archives import unpack
 
 import requests

@@ -1,4 +1,4 @@
-"""Everything that evaluate says of one model: pure statistics on labels and scores, no network."""
+"""Compute all that evaluate reports on the models from labels and scores alone, without a network."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,50 +11,51 @@ import pandas as pd
 from sklearn.metrics import roc_curve
 
 
-class Subset(NamedTuple):
-    """Labels (n,), scores (n,) of one model and groups (n,) of the images of one subset."""
+class ScoredSubset(NamedTuple):
+    """What the models say of the n images of a subset, beside what is true of them."""
 
-    labels: np.ndarray
-    scores: np.ndarray
-    groups: np.ndarray
+    labels: np.ndarray  # (n,), 1 = positive class
+    groups: np.ndarray  # (n,)
+    scores: Mapping[str, np.ndarray]  # by model: probabilities (n,) of the positive class, float64
+    features: np.ndarray  # (n, d), pooled, of the fine-tuned model
 
 
 def assess(
-    model: str, val: Subset, test: Subset, resamples: intervals.Resamples, settings: Evaluate, classes: Classes
+    model: str,
+    val: ScoredSubset,
+    test: ScoredSubset,
+    resamples: intervals.Resamples,
+    settings: Evaluate,
+    classes: Classes,
 ) -> dict[str, Any]:
     """The detailed report on `model`: what is chosen on validation, and all that is measured on test.
 
     Raises `UserError` as `metrics.checked` does.
     """
-    name = f"test, {model}"
-    points = operating_points.choose(val.labels, val.scores, f"val, {model}")
-    temperature = calibration.fit_temperature(val.labels, val.scores, f"val, {model}")
-    calibrated = calibration.apply_temperature(test.scores, temperature)
+    name, labels, scores = f"test, {model}", test.labels, test.scores[model]
+    points = operating_points.choose(val.labels, val.scores[model], f"val, {model}")
+    temperature = calibration.fit_temperature(val.labels, val.scores[model], f"val, {model}")
+    calibrated = calibration.apply_temperature(scores, temperature)
     return {
-        "test": metrics.headline(test.labels, test.scores, settings.threshold, name),
-        "intervals": intervals.headline_intervals(test.labels, test.scores, settings.threshold, resamples, name),
+        "test": metrics.headline(labels, scores, settings.threshold, name),
+        "intervals": intervals.headline_intervals(labels, scores, settings.threshold, resamples, name),
         "threshold": settings.threshold,
-        "confusion": metrics.confusion(test.labels, test.scores, settings.threshold, name),
-        "per_class": metrics.per_class(
-            test.labels, test.scores, settings.threshold, classes.positive, classes.negative, name
-        ),
+        "confusion": metrics.confusion(labels, scores, settings.threshold, name),
+        "per_class": metrics.per_class(labels, scores, settings.threshold, classes.positive, classes.negative, name),
         "operating_points": {
-            point: operating_points.apply(test.labels, test.scores, threshold, name)
-            for point, threshold in points.items()
+            point: operating_points.apply(labels, scores, threshold, name) for point, threshold in points.items()
         },
         "calibration": {
             "temperature": temperature,
-            "before": calibration.calibration(test.labels, test.scores, settings.bins, name),
-            "after": calibration.calibration(test.labels, calibrated, settings.bins, name),
+            "before": calibration.calibration(labels, scores, settings.bins, name),
+            "after": calibration.calibration(labels, calibrated, settings.bins, name),
         },
     }
 
 
-def compare(
-    initial: Subset, finetuned: Subset, threshold: float, resamples: intervals.Resamples
-) -> dict[str, dict[str, Any]]:
+def compare(test: ScoredSubset, threshold: float, resamples: intervals.Resamples) -> dict[str, dict[str, Any]]:
     """The two models on the same test images: exact McNemar test, and the difference of ROC AUC with its interval."""
-    both = (initial.labels, initial.scores, finetuned.scores)
+    both = (test.labels, test.scores["initial"], test.scores["finetuned"])
     return {
         "mcnemar": intervals.mcnemar(*both, threshold, "test"),
         "auc_difference": intervals.auc_difference(*both, resamples, "test"),
@@ -62,11 +63,15 @@ def compare(
 
 
 def controls_table(
-    models: Mapping[str, Subset], baselines: Mapping[str, np.ndarray], threshold: float, resamples: intervals.Resamples
+    test: ScoredSubset, baselines: Mapping[str, np.ndarray], threshold: float, resamples: intervals.Resamples
 ) -> list[dict[str, Any]]:
-    """A row for each model, baseline and control: accuracy, ROC AUC and the interval of the AUC, on test."""
-    labels = next(iter(models.values())).labels
-    everything = {name: ("model", subset.scores) for name, subset in models.items()}
+    """One row per model, baseline and control: accuracy, ROC AUC and the interval of the AUC, on test.
+
+    Args:
+        baselines: scores (n,) of the test images, by name.
+    """
+    labels = test.labels
+    everything = {name: ("model", scores) for name, scores in test.scores.items()}
     everything |= {name: ("baseline", scores) for name, scores in baselines.items()}
     table = []
     for name, (kind, scores) in everything.items():
@@ -78,11 +83,12 @@ def controls_table(
     return table
 
 
-def roc_points(model: str, test: Subset, resamples: intervals.Resamples) -> list[dict[str, Any]]:
-    """The ROC curve with its pointwise band: model, fpr, tpr, threshold, low and high a point; all finite."""
-    fpr, tpr, thresholds = roc_curve(test.labels, test.scores)
-    thresholds[0] = min(1.0, np.nextafter(test.scores.max(), np.inf))  # scikit-learn's infinity is no JSON
-    band = pd.DataFrame(intervals.roc_band(test.labels, test.scores, resamples, f"test, {model}")["points"])
+def roc_points(model: str, test: ScoredSubset, resamples: intervals.Resamples) -> list[dict[str, Any]]:
+    """The ROC curve with its pointwise band; each point has model, fpr, tpr, threshold, low and high, all finite."""
+    scores = test.scores[model]
+    fpr, tpr, thresholds = roc_curve(test.labels, scores)
+    thresholds[0] = min(1.0, np.nextafter(scores.max(), np.inf))  # JSON has no infinity, which scikit-learn gives
+    band = pd.DataFrame(intervals.roc_band(test.labels, scores, resamples, f"test, {model}")["points"])
     points = {
         "fpr": fpr,
         "tpr": tpr,
@@ -93,16 +99,19 @@ def roc_points(model: str, test: Subset, resamples: intervals.Resamples) -> list
     return _rows(model, pd.DataFrame(points))
 
 
-def pr_points(model: str, test: Subset, resamples: intervals.Resamples) -> list[dict[str, Any]]:
-    """Precision at 101 recalls with its pointwise band: model, recall, precision, low, high and prevalence a point."""
-    band = pd.DataFrame(intervals.pr_band(test.labels, test.scores, resamples, f"test, {model}")["points"])
+def pr_points(model: str, test: ScoredSubset, resamples: intervals.Resamples) -> list[dict[str, Any]]:
+    """Precision at 101 recalls with its pointwise band.
+
+    Each point has model, recall, precision, low, high and prevalence.
+    """
+    band = pd.DataFrame(intervals.pr_band(test.labels, test.scores[model], resamples, f"test, {model}")["points"])
     return _rows(model, band.assign(prevalence=test.labels.mean()))
 
 
-def confusion_rows(test: Subset, settings: Evaluate, classes: Classes) -> list[dict[str, str]]:
+def confusion_rows(model: str, test: ScoredSubset, settings: Evaluate, classes: Classes) -> list[dict[str, str]]:
     """Actual and predicted class of each test image, as DVC's confusion templates count them."""
     names = np.array([classes.negative, classes.positive])
-    called = (test.scores >= settings.threshold).astype(int)
+    called = (test.scores[model] >= settings.threshold).astype(int)
     return [
         {"actual": actual, "predicted": predicted}
         for actual, predicted in zip(names[test.labels], names[called], strict=True)

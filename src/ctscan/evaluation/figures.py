@@ -27,10 +27,10 @@ def _figure(path: Path, rows: int, columns: int, width: float, height: float) ->
 
 
 def draw_classes(path: Path, images: np.ndarray, manifest: pd.DataFrame, classes: Classes, each: int = 8) -> None:
-    """`each` training slices of either class, evenly spaced over the manifest; images are (n, s, s)."""
+    """Draw `each` slices of either class, evenly spaced over `manifest`, whose n rows are those of images (n, s, s)."""
     chosen: list[int] = []
     for label in (1, 0):
-        candidates = np.flatnonzero((manifest["label"] == label) & (manifest["subset"] == "train"))
+        candidates = np.flatnonzero(manifest["label"] == label)
         chosen += candidates[np.linspace(0, len(candidates) - 1, min(each, len(candidates))).astype(int)].tolist()
     names = {1: classes.positive, 0: classes.negative}
     titles = [f"{names[manifest['label'][row]]}\n{Path(manifest['path'][row]).stem}" for row in chosen]

@@ -77,6 +77,14 @@ class GradCam:
         return Maps(probabilities, np.maximum(np.where(called, 1, -1)[:, None, None] * signed, 0))
 
 
+class Gallery(NamedTuple):
+    """Examples to draw: slices uint8 (k, s, s), their maps (k, s, s) in [0, 1], and k titles."""
+
+    slices: np.ndarray
+    maps: np.ndarray
+    titles: list[str]
+
+
 class Maps(NamedTuple):
     """Probabilities (n,) of the positive class, and maps (n, h, w) >= 0 at the resolution of the layer."""
 
@@ -141,22 +149,19 @@ def sanity_check(cam: GradCam, slices: np.ndarray, threshold: float, seed: int) 
     return {"layer": cam.layer, "resolution": list(trained.maps.shape[1:]), "levels": levels}
 
 
-def gallery(
-    cam: GradCam, manifest: pd.DataFrame, slices: np.ndarray, scores: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def gallery(cam: GradCam, manifest: pd.DataFrame, slices: np.ndarray, scores: np.ndarray, threshold: float) -> Gallery:
     """The slices of a subset that `choose_examples` names, for `figures.draw_saliency`.
 
     Args:
-        manifest: rows (path, label) of the subset; slices: (n, s, s, 1); scores: (n,) of the network.
-
-    Returns:
-        Slices (k, s, s), their maps (k, s, s) in [0, 1], and a title each.
+        manifest: rows (path, label) of the subset.
+        slices: (n, s, s, 1).
+        scores: (n,) of the network.
     """
     chosen = choose_examples(manifest["label"].to_numpy(), scores, threshold)
     rows = [row for row, _ in chosen]
     maps = cam.explain(slices[rows], threshold).maps
     titles = [f"{role}\n{Path(manifest['path'].iloc[row]).stem}: {scores[row]:.4f}" for row, role in chosen]
-    return slices[rows, ..., 0], enlarge(maps, slices.shape[1]), titles
+    return Gallery(slices[rows, ..., 0], enlarge(maps, slices.shape[1]), titles)
 
 
 def choose_examples(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[tuple[int, str]]:

@@ -1,12 +1,13 @@
-"""How unlike the training images a slice is: a notice for what the model was never shown.
+"""Detect images that the model was never shown anything like, by a novelty score.
 
-Two distances, because each misses what the other sees: the nearest neighbour among training images in the fine-tuned
-network's pooled features, brought to length 1 (Sun et al. 2022), and Mahalanobis' on six statistics of the greys. Each
-is divided by its 95 % quantile on validation. The larger of the two is divided by what validation says, with 95 %
-confidence, that 95 % of all such slices stay below: above 1 is unlike.
+The score is made of two distances, because each misses what the other sees. The first is that to the nearest training
+image in the fine-tuned network's pooled features, brought to length 1 (Sun et al. 2022). The second is Mahalanobis'
+distance from the training images on six statistics of the greys. Each is divided by its 95 % quantile on validation.
+The larger of the two is then divided by a limit: validation says, with 95 % confidence, that 95 % of all such slices
+stay below it. An image with a score above 1 is unfamiliar.
 
-It tells what is no chest CT slice. A chest CT of another hospital, window or orientation may pass: `near` in
-metrics/details.json says how often that happens.
+The detector finds images that are not chest CT slices. A chest CT slice of another hospital, window or orientation may
+pass: `near` in metrics/details.json says how often that happens.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.seeds import generator
-from ctscan.evaluation import unfamiliar_images
+from ctscan.evaluation.unfamiliar_images import altered_slices, non_ct_images
 
 import keras
 import numpy as np
@@ -23,10 +24,10 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-LEVEL = 0.95  # of slices like the training images pass
-CONFIDENCE = 0.95  # that they do, over draws of the validation images
-REFERENCES = 512  # training images that are kept to compare with
-DRAWN = 32  # pictures of each kind that the notice is tried on
+LEVEL = 0.95  # share of slices like the training images that is to pass
+CONFIDENCE = 0.95  # that this share passes, over draws of the validation images
+REFERENCES = 512  # training images that the detector compares with, at most
+DRAWN = 32  # images of each kind that the detector is tried on
 BATCH = 32  # as `batches.INFERENCE_BATCH`
 
 Features = npt.NDArray[np.float64]
@@ -34,8 +35,8 @@ Images = npt.NDArray[np.uint8]
 Network = Callable[[Images], Any]  # a model of `with_features`, called with slices
 
 
-class Novelty(NamedTuple):
-    """What a slice is compared with."""
+class NoveltyDetector(NamedTuple):
+    """Gives the novelty score of a slice, from what is known of the training images."""
 
     references: Features  # (r, d) features of training images, of length 1
     centre: Features  # (6,) mean of the statistics of the training images
@@ -43,23 +44,23 @@ class Novelty(NamedTuple):
     scales: Features  # (3,) of both distances and of the larger of the two
 
     def score(self, slices: Images, features: npt.ArrayLike) -> Features:
-        """(n,), above 1 where unlike the training images; of slices (n, s, s) and their features (n, d)."""
+        """Novelty scores (n,), above 1 for unfamiliar images, of slices (n, s, s) and their features (n, d)."""
         both = np.column_stack(_distances(self, slices, np.asarray(features, np.float64))) / self.scales[:2]
         larger: Features = both.max(axis=1) / self.scales[2]
         return larger
 
     def save(self, path: Path) -> None:
-        """As .npz, which NumPy writes without a clock: equal content is equal bytes."""
+        """Write an .npz file. NumPy puts no time into it, so equal detectors are equal bytes."""
         np.savez(path, **self._asdict())
 
 
-def load(path: Path) -> Novelty:
-    """Raises `UserError` where the file is missing or damaged."""
+def load_detector(path: Path) -> NoveltyDetector:
+    """Read what `NoveltyDetector.save` wrote. Raises `UserError` where the file is missing or damaged."""
     if not path.is_file():
         raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Novelty(**arrays)
+            return NoveltyDetector(**arrays)
     except Exception as error:  # a damaged zip gives errors of any type
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged ({reason}); get it again with `dvc checkout --force {path}`") from None
@@ -85,13 +86,25 @@ def reference_rows(train: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.int
     return np.sort(generator(seed, "novelty references").choice(train, number, replace=False))
 
 
-def fit(train: Images, train_features: Features, val: Images, val_features: Features) -> Novelty:
-    """From training and validation slices (n, s, s) and their features (n, d)."""
+def make_detector(network: Network, train: Images, val: Images, val_features: Features, seed: int) -> NoveltyDetector:
+    """A detector from training and validation slices (n, s, s), and the features (n, d) of those of validation.
+
+    Args:
+        network: the fine-tuned model, of `with_features`.
+        seed: the experiment's, for the draw of the training images that are kept as references.
+    """
+    references = train[reference_rows(np.arange(len(train)), seed)]
+    _, features = observe(network, references[..., None], "features of training images")
+    return fit_detector(references, features, val, val_features)
+
+
+def fit_detector(train: Images, train_features: Features, val: Images, val_features: Features) -> NoveltyDetector:
+    """A detector from training and validation slices (n, s, s) and their features (n, d)."""
     from sklearn.covariance import LedoitWolf  # takes a second, which a prediction need not wait for
 
     statistics = _statistics(train)
     shrunk = LedoitWolf().fit(statistics)
-    unscaled = Novelty(_unit(train_features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
+    unscaled = NoveltyDetector(_unit(train_features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
     distances = _distances(unscaled, val, val_features)
     # A network whose features are all alike has distances of 0, which nothing can be divided by.
     scales = [max(float(np.quantile(distance, LEVEL)), float(np.finfo(np.float32).tiny)) for distance in distances]
@@ -99,28 +112,35 @@ def fit(train: Images, train_features: Features, val: Images, val_features: Feat
     return unscaled._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
 
 
-def validate(notice: Novelty, network: Network, test: Images, test_features: Features, seed: int) -> dict[str, Any]:
-    """What metrics/details.json holds of the notice: the share of test slices (n, s, s) that pass it, the shares that
-    it catches of what is no chest CT slice (`far`), and of chest CT slices shown otherwise (`near`)."""
+def measure_detector(
+    detector: NoveltyDetector, network: Network, test: Images, test_features: Features, seed: int
+) -> dict[str, Any]:
+    """How often `detector` is right, as metrics/details.json holds it.
 
-    def caught(kind: str, pictures: Images) -> float:
-        _, features = observe(network, pictures[..., None], f"notice: {kind}")
-        return float((notice.score(pictures, features) > 1).mean())
+    Returns:
+        `test_passes`, the share of test slices (n, s, s) that it lets pass; the shares that it finds unfamiliar of
+        images that are not chest CT slices, by kind (`far`), and of altered chest CT slices, by kind (`near`); the
+        number of `references` and the `level`.
+    """
+
+    def found_unfamiliar(kind: str, images: Images) -> float:
+        _, features = observe(network, images[..., None], f"novelty scores, {kind}")
+        return float((detector.score(images, features) > 1).mean())
 
     some = test[:: max(1, len(test) // DRAWN)][:DRAWN]
     return {
-        "references": len(notice.references),
+        "references": len(detector.references),
         "level": LEVEL,
-        "test_passes": float((notice.score(test, test_features) <= 1).mean()),
-        "far": {kind: caught(kind, pictures) for kind, pictures in unfamiliar_images.far(some, DRAWN, seed).items()},
-        "near": {kind: caught(kind, pictures) for kind, pictures in unfamiliar_images.near(some).items()},
+        "test_passes": float((detector.score(test, test_features) <= 1).mean()),
+        "far": {kind: found_unfamiliar(kind, images) for kind, images in non_ct_images(some, DRAWN, seed).items()},
+        "near": {kind: found_unfamiliar(kind, images) for kind, images in altered_slices(some).items()},
     }
 
 
-def _distances(notice: Novelty, slices: Images, features: Features) -> tuple[Features, Features]:
-    nearest = cdist(_unit(features), notice.references).min(axis=1)
-    deviation = _statistics(slices) - notice.centre
-    return nearest, np.sqrt(np.einsum("ni,ij,nj->n", deviation, notice.precision, deviation))
+def _distances(detector: NoveltyDetector, slices: Images, features: Features) -> tuple[Features, Features]:
+    nearest = cdist(_unit(features), detector.references).min(axis=1)
+    deviation = _statistics(slices) - detector.centre
+    return nearest, np.sqrt(np.einsum("ni,ij,nj->n", deviation, detector.precision, deviation))
 
 
 def _tolerance_limit(distances: Features) -> float:

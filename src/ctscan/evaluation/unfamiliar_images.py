@@ -1,4 +1,4 @@
-"""Pictures that a notice of unfamiliar images is tried on: drawn from a seed, or shipped inside scikit-image."""
+"""Make the images that the novelty detector is tried on: drawn from a seed, or photographs inside scikit-image."""
 
 from ctscan.core.seeds import generator
 from ctscan.images.decode import resize
@@ -15,8 +15,8 @@ PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "gr
 RIBS = 9
 
 
-def far(slices: Images, number: int, seed: int) -> dict[str, Images]:
-    """What is no chest CT slice, by kind: uint8 (number, s, s) of each, and the `inverted` of the slices (n, s, s)."""
+def non_ct_images(slices: Images, number: int, seed: int) -> dict[str, Images]:
+    """Images that are not chest CT slices, by kind: uint8 (number, s, s) each, and `slices` (n, s, s) `inverted`."""
     side = slices.shape[1]
     return {
         "noise": generator(seed, "noise").integers(0, 256, (number, side, side), dtype=np.uint8),
@@ -26,8 +26,8 @@ def far(slices: Images, number: int, seed: int) -> dict[str, Images]:
     }
 
 
-def near(slices: Images) -> dict[str, Images]:
-    """Chest CT slices (n, s, s) as the training images do not show them, by kind; a reader would still know them."""
+def altered_slices(slices: Images) -> dict[str, Images]:
+    """Chest CT slices (n, s, s) altered as no training image is, by kind; a radiologist would still recognise them."""
     return {
         "mirrored": slices[:, :, ::-1],
         "quarter_turn": np.rot90(slices, axes=(1, 2)),

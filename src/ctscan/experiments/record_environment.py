@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 from ctscan.experiments.environment import environment
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ctscan.core.errors import UserError
-from ctscan.core.json_files import write_json
+from ctscan.core.files import SCRATCH, publish, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.core.stage import SCRATCH, publish
 from ctscan.evaluation.figures import draw_repeats
 from ctscan.experiments.spread import difference, settings, summary, table
 from ctscan.images.manifest import read_manifest
@@ -56,7 +55,7 @@ def run(params: Params, strategy: str | None, count: int, finetuning: bool) -> N
     if count < 2:
         raise UserError(f"--seeds {count}: it needs 2 or more, a single split has no spread")
     require_features()
-    from ctscan.core.determinism import (
+    from ctscan.core.seeds import (
         make_deterministic,  # here, as TensorFlow takes seconds that --show can do without
     )
     from ctscan.experiments.repetition import Material, repeat

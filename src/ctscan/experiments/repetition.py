@@ -69,7 +69,7 @@ def _once(
         scores = {"initial": predict(head, material.features[test], f"seed {params.seed}, initial")}
         if finetuning:
             whole, _ = finetune(
-                head, manifest, material.paths, params, folder / "finetune", boundary=folder / "boundary"
+                head, manifest, material.paths, params, folder / "finetune", activations=folder / "activations"
             )
             scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.core.stage import publish
+from ctscan.core.files import publish
 from ctscan.experiments.compare import Table, headline_table, params, params_table
 from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, draw, in_sections, read_plots
 

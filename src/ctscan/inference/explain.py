@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--phantoms {arguments.phantoms}; it needs 1 to {MOST_PHANTOMS}")
     params = read_params()
 
-    from ctscan.core.determinism import make_deterministic
+    from ctscan.core.seeds import make_deterministic
     from ctscan.model.saving import load_model
 
     make_deterministic()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError, writing
-from ctscan.core.json_files import write_json
+from ctscan.core.files import write_json
 
 import numpy as np
 
@@ -78,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--format {arguments.format} needs {', '.join(absent)}; `pip install tf2onnx onnx onnxruntime`"
         )
-    from ctscan.inference.reading import MODEL, read_evaluation
+    from ctscan.inference.bundle import MODEL, read_evaluation
 
     output: Path = arguments.output or MODEL.with_suffix(form.suffix)
-    reading = read_evaluation()
+    evaluation = read_evaluation()
     paths = sorted(path for path in IMAGES.glob("*/*") if path.is_file())
     if not paths:
         raise UserError(f"{IMAGES} holds no images to check the export on; get them with `dvc checkout split/images`")
@@ -102,9 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
         described = {
             "format": arguments.format,
             "image_size": size,
-            "classes": reading.classes.model_dump(),
-            "thresholds": reading.thresholds,
-            "temperature": reading.temperature,
+            "classes": evaluation.classes.model_dump(),
+            "thresholds": evaluation.thresholds,
+            "temperature": evaluation.temperature,
             "calibrated": "1 / (1 + exp(-log(p / (1 - p)) / temperature)), p clipped to [1e-7, 1 - 1e-7]",
             "keras_sha256": _hash(MODEL),
             "sha256": _hash(fresh),

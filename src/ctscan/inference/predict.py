@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TextIO
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.params import Params, read_params
+from ctscan.inference.bundle import LOCK, NOVELTY, Evaluation, load_bundle, read_evaluation
 from ctscan.inference.inputs import find
-from ctscan.inference.reading import LOCK, NOVELTY, Reading, read_evaluation
 
 from tqdm import tqdm
 
@@ -69,20 +69,19 @@ def run(arguments: argparse.Namespace) -> int:
     # TensorFlow takes seconds: a mistyped PATH is told before it loads, and the model's hash is taken while it does.
     with _without_collecting(), ThreadPoolExecutor(1) as beside:
         tracked = beside.submit(read_evaluation, NOVELTY)
-        from ctscan.core.determinism import make_deterministic
-        from ctscan.inference.bundle import load_evaluated
+        from ctscan.core.seeds import make_deterministic
         from ctscan.inference.predictor import BATCH, predict
 
         found_by_evaluate = tracked.result()
         _check(found_by_evaluate, params, arguments.point)
         make_deterministic()
-        evaluated = load_evaluated(found_by_evaluate, traced=len(files) > BATCH)
+        bundle = load_bundle(found_by_evaluate, traced=len(files) > BATCH)
     reading: dict[str, Any] = {
         "positive": params.classes.positive,
         "point": arguments.point,
-        "threshold": evaluated.reading.thresholds[arguments.point],
-        "temperature": evaluated.reading.temperature,
-        "model_md5": evaluated.reading.md5,
+        "threshold": bundle.evaluation.thresholds[arguments.point],
+        "temperature": bundle.evaluation.temperature,
+        "model_md5": bundle.evaluation.md5,
     }
     judged: dict[Path, list[float]] = {path: [] for labelled in sets for path in labelled.labels}
     form = arguments.format or {".csv": "csv", ".json": "json"}.get(
@@ -92,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         writer = _WRITERS[form](stream, reading)
         progress = tqdm(total=len(files), unit="file", disable=None)
         done: Path | None = None
-        for found in predict(evaluated, files, arguments.point, params.checks.min_size):
+        for found in predict(bundle, files, arguments.point, params.checks.min_size):
             with tqdm.external_write_mode(file=sys.stderr):
                 if isinstance(found, UserError):
                     faults.append(str(found))
@@ -101,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
                     continue
                 progress.update(found.path != done)
                 done = found.path
-                values = (found.probability, found.label, found.unlike, found.novelty, found.colour, found.score)
+                values = (found.probability, found.label, found.unfamiliar, found.novelty, found.colour, found.score)
                 writer.row(dict(zip(COLUMNS, (found.name, *values), strict=True)))
             if found.path in judged:
                 judged[found.path].append(found.score)
@@ -115,12 +114,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _check(reading: Reading, params: Params, point: str) -> None:
-    """Raises `UserError` unless `reading` is of the classes of params.yaml, and has the operating point."""
-    if reading.classes != params.classes:
+def _check(evaluation: Evaluation, params: Params, point: str) -> None:
+    """Raises `UserError` unless `evaluation` is of the classes of params.yaml, and has the operating point."""
+    if evaluation.classes != params.classes:
         raise UserError(f"params.yaml: classes are not those that evaluate read ({LOCK}); run `dvc repro`")
-    if point not in reading.thresholds:
-        raise UserError(f"--point {point}: it needs one of {', '.join(reading.thresholds)}")
+    if point not in evaluation.thresholds:
+        raise UserError(f"--point {point}: it needs one of {', '.join(evaluation.thresholds)}")
 
 
 @contextmanager

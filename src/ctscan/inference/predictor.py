@@ -1,4 +1,4 @@
-"""Predict CT slices with the fine-tuned model: its calibrated probability, its call, and a notice of unlike images."""
+"""Predict CT slices with the fine-tuned model: calibrated probability, predicted class and novelty score."""
 
 import os
 import warnings
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.evaluation.calibration import apply_temperature
-from ctscan.inference.bundle import Evaluated
+from ctscan.inference.bundle import ModelBundle
 from ctscan.inference.inputs import Incoming, read
 
 import numpy as np
@@ -27,13 +27,13 @@ class Prediction(NamedTuple):
     score: float  # in [0, 1], before the temperature: what thresholds are for
     probability: float  # of the positive class, calibrated, in [0, 1]
     label: str  # class at the operating point
-    novelty: float
-    unlike: bool  # novelty above 1: unlike the training images
-    colour: bool  # the file was in colour, of which only the luma is seen
+    novelty: float  # the novelty score
+    unfamiliar: bool  # whether the novelty score is above 1
+    colour: bool  # whether the file was in colour, of which the model sees only the luma
 
 
 def predict(
-    evaluated: Evaluated, files: Sequence[Path], point: str, min_size: int, batch: int = BATCH
+    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = BATCH
 ) -> Iterator[Prediction | UserError]:
     """A prediction for each slice of `files`, in their order, or the fault of a file that has none.
 
@@ -44,16 +44,16 @@ def predict(
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Pillow warns of damage that it can live with: the pipeline doesn't.
         warnings.filterwarnings("error", category=UserWarning, module="PIL|ctscan")
-        for found in _ahead(pool, files, evaluated.size, min_size, 2 * batch):
+        for found in _ahead(pool, files, bundle.size, min_size, 2 * batch):
             if isinstance(found, UserError):
                 yield found
                 continue
             waiting += found
             while len(waiting) >= batch:
-                yield from _predict_batch(evaluated, waiting[:batch], point)
+                yield from _predict_batch(bundle, waiting[:batch], point)
                 del waiting[:batch]
         if waiting:
-            yield from _predict_batch(evaluated, waiting, point)
+            yield from _predict_batch(bundle, waiting, point)
 
 
 def _ahead(
@@ -82,21 +82,22 @@ def _read(path: Path, size: int, min_size: int) -> list[Incoming] | UserError:
         return UserError(f"{path}: not readable ({' '.join(str(error).split()) or type(error).__name__}); remove it")
 
 
-def _predict_batch(evaluated: Evaluated, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:
+def _predict_batch(bundle: ModelBundle, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:
     slices = np.stack([incoming.pixels for incoming in batch])
-    outputs, features = evaluated.network(tf.constant(slices[..., None]))
+    outputs, features = bundle.network(tf.constant(slices[..., None]))
     scores = outputs.numpy()[:, 0].astype(float)
-    reading, novelty = evaluated.reading, evaluated.notice.score(slices, features.numpy())
-    names = (reading.classes.negative, reading.classes.positive)
-    columns = zip(batch, scores, apply_temperature(scores, reading.temperature), novelty, strict=True)
-    for incoming, score, probability, distance in columns:
+    evaluation = bundle.evaluation
+    names = (evaluation.classes.negative, evaluation.classes.positive)
+    probabilities = apply_temperature(scores, evaluation.temperature)
+    novelties = bundle.detector.score(slices, features.numpy())
+    for incoming, score, probability, novelty in zip(batch, scores, probabilities, novelties, strict=True):
         yield Prediction(
             incoming.path,
             incoming.name,
             float(score),
             float(probability),
-            names[int(score >= reading.thresholds[point])],
-            float(distance),
-            bool(distance > 1),
+            names[int(score >= evaluation.thresholds[point])],
+            float(novelty),
+            bool(novelty > 1),
             incoming.colour,
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ctscan.model.normalization import use_fused
+from ctscan.model.bfloat16 import use_fused_normalization
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def forward(model: keras.Model) -> Callable[[Any], Any]:
 
     Keras' own way traces the last, shorter batch anew, which takes seconds in a deep network.
     """
-    use_fused(model)
+    use_fused_normalization(model)
     signature = [tf.TensorSpec(model.input_shape, tf.uint8)]
     network: Callable[[Any], Any] = tf.function(partial(model, training=False), input_signature=signature)
     return network

@@ -1,19 +1,20 @@
-"""Cut a network into a trunk that stays frozen and a tail that is trained."""
+"""Cut a network into a part that stays frozen and a part that is trained, and freeze the former."""
 
 from ctscan.core.errors import UserError
 
 import keras
 
 
-def partition(base: keras.Model, depth: int) -> tuple[keras.Model, list[keras.KerasTensor]]:
-    """The frozen trunk of `base` and the frontier: its tensors that the last `depth` layers read.
+def cut_network(base: keras.Model, depth: int) -> tuple[keras.Model, list[keras.KerasTensor]]:
+    """Cut `base` before its last `depth` layers.
 
-    A cut inside a residual block is crossed by several tensors (the branch and the shortcut); all of them belong to
-    the frontier, in the order of the operations that read them. With `depth` 0 the frontier is the network's output,
-    with all layers its input.
+    Several tensors cross a cut inside a residual block: that of the branch and that of the shortcut. They are in the
+    order of the operations that read them. With `depth` 0 the network's output crosses the cut, with all layers its
+    input does.
 
     Returns:
-        The trunk, from the network's input to the list of frontier tensors, and the frontier tensors in `base`.
+        The frozen part, a model from the network's input to the list of tensors that cross the cut, and those tensors
+        in `base`, which are the inputs of the trained part.
 
     Raises:
         UserError: `depth` is above the number of layers.
@@ -23,22 +24,21 @@ def partition(base: keras.Model, depth: int) -> tuple[keras.Model, list[keras.Ke
             f"params.yaml: unfreeze_depth = {depth}; {len(base.layers)} layers are all that the backbone has, "
             f"so it needs an integer >= 0 and <= {len(base.layers)}"
         )
-    own_nodes = {
-        node for nodes in base._nodes_by_depth.values() for node in nodes
-    }  # a layer also has nodes of other models that call it
-    # Bare operations, as a ConvNeXt's residual additions are, count for no layer but belong to one side or the other.
+    # A layer also has nodes of other models that call it.
+    own_nodes = {node for nodes in base._nodes_by_depth.values() for node in nodes}
+    # Bare operations, such as a ConvNeXt's residual additions, do not count as layers but belong to one of the parts.
     operations = base.operations
-    tail = operations[operations.index(base.layers[-depth]) :] if depth else []
-    frontier = {
+    trained = operations[operations.index(base.layers[-depth]) :] if depth else []
+    crossing = {
         id(tensor): tensor
-        for operation in tail
+        for operation in trained
         for node in operation._inbound_nodes
         if node in own_nodes
         for tensor in node.input_tensors
-        if tensor._keras_history.operation not in tail
+        if tensor._keras_history.operation not in trained
     }
-    tensors = list(frontier.values()) or [base.input if depth else base.output]
-    return keras.Model(base.input, tensors, name="trunk"), tensors
+    cut = list(crossing.values()) or [base.input if depth else base.output]
+    return keras.Model(base.input, cut, name="frozen_part"), cut
 
 
 def freeze(base: keras.Model, depth: int, normalization: str = "frozen") -> None:

@@ -1,4 +1,4 @@
-"""What crosses the frontier between trunk and tail, computed once an image and kept on disk."""
+"""Compute the activations at the cut once per image, and keep them on disk for every epoch of fine-tuning."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,17 +16,22 @@ from tqdm import tqdm
 SPARE_DISK = 2 * 2**30  # bytes left free for checkpoints and the model
 
 
-class Boundary:
-    """The frontier activations of n images: one file a frontier tensor, rows in the order of the images.
+class ActivationCache:
+    """The activations at the cut of n images: one file per tensor, with one row per image, in the images' order.
 
-    Rows are read through a map that lives for one batch, so memory stays flat however many images there are.
+    Rows are read through a memory map that lives for one batch, so memory does not grow with the number of images.
+
+    Args:
+        folder: of the files, which exists.
+        count: n.
+        cut: the tensors that cross the cut, as `cut_network` gives them.
     """
 
-    def __init__(self, folder: Path, count: int, frontier: Sequence[keras.KerasTensor]) -> None:
+    def __init__(self, folder: Path, count: int, cut: Sequence[keras.KerasTensor]) -> None:
         self.count = count
-        self.shapes = [tuple(tensor.shape[1:]) for tensor in frontier]
-        self.dtypes = [tf.as_dtype(tensor.dtype) for tensor in frontier]
-        self.files = [folder / f"frontier-{index}.bin" for index in range(len(frontier))]
+        self.shapes = [tuple(tensor.shape[1:]) for tensor in cut]
+        self.dtypes = [tf.as_dtype(tensor.dtype) for tensor in cut]
+        self.files = [folder / f"cut-{index}.bin" for index in range(len(cut))]
 
     @property
     def size(self) -> int:
@@ -35,19 +40,19 @@ class Boundary:
             self.count * int(np.prod(shape)) * dtype.size for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
         )
 
-    def fill(self, trunk: keras.Model, images: Iterable[tf.Tensor]) -> None:
-        """Push each of `images`, batches in order, through `trunk` once. Raises `UserError` where the disk is full."""
-        network = forward(trunk)
+    def fill(self, frozen_part: keras.Model, images: Iterable[tf.Tensor]) -> None:
+        """Write what `frozen_part` gives of `images`, batches in order. Raises `UserError` where the disk is full."""
+        network = forward(frozen_part)
         with writing(self.files[0].parent), ExitStack() as stack:
             streams = [stack.enter_context(path.open("wb")) for path in self.files]
-            with tqdm(total=self.count, desc="frozen trunk", unit="slice") as progress:
+            with tqdm(total=self.count, desc="frozen part", unit="slice") as progress:
                 for batch in images:
                     for stream, tensor in zip(streams, tf.nest.flatten(network(batch)), strict=True):
                         stream.write(tensor.numpy().tobytes())
                     progress.update(len(batch))
 
     def rows(self, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The activations of the images at `indices` (b,): a (b, ...) tensor for each frontier tensor."""
+        """The activations of the images at `indices` (b,): a (b, ...) tensor for each tensor of the cut."""
 
         def read(positions: np.ndarray) -> list[np.ndarray]:
             return [
@@ -63,20 +68,20 @@ class Boundary:
 
 
 @contextmanager
-def boundary_cache(folder: Path, count: int, frontier: Sequence[keras.KerasTensor]) -> Iterator[Boundary | None]:
-    """An empty cache in `folder`, removed at the end; what a killed run left there is removed at the start.
+def activation_cache(folder: Path, count: int, cut: Sequence[keras.KerasTensor]) -> Iterator[ActivationCache | None]:
+    """Give an empty cache in `folder`, which is removed at the end; what a killed run left there is removed first.
 
-    Yields None, and says so, where the disk lacks the space.
+    Where the disk lacks the space, it prints so and gives None.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        cache = Boundary(folder, count, frontier)
+        cache = ActivationCache(folder, count, cut)
         free = shutil.disk_usage(folder).free
         if free < cache.size + SPARE_DISK:
             print(
-                f"the boundary cache needs {(cache.size + SPARE_DISK) / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
-                "free: training through the whole network instead, which is slower and rounds otherwise"
+                f"the activation cache needs {(cache.size + SPARE_DISK) / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB "
+                "are free: training through the whole network instead, which is slower and rounds otherwise"
             )
             yield None
         else:

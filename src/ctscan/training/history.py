@@ -3,8 +3,7 @@
 from pathlib import Path
 from statistics import median
 
-from ctscan.core.json_files import write_json
-from ctscan.core.stage import publish
+from ctscan.core.files import publish, write_json
 from ctscan.training.loop import Record, best_epoch
 
 from dvclive import Live

@@ -8,11 +8,10 @@ from ctscan.core.params import Params
 from ctscan.images.batches import image_batches, slice_reader
 from ctscan.images.manifest import rows
 from ctscan.model.augmentation import augmented
-from ctscan.model.convolution import use_products
-from ctscan.model.freezing import classify, freeze, freeze_normalization, partition
-from ctscan.model.normalization import use_fused
+from ctscan.model.bfloat16 import use_fused_normalization, use_matrix_products
+from ctscan.model.freezing import classify, cut_network, freeze, freeze_normalization
 from ctscan.model.saving import load_model
-from ctscan.training.activation_cache import boundary_cache
+from ctscan.training.activation_cache import activation_cache
 from ctscan.training.loop import Record, compile_classifier, examples, train
 
 import keras
@@ -42,7 +41,7 @@ def train_head(
         # No two epochs see the same image, so each goes through the whole network.
         backbone = load_model(BACKBONE)
         freeze(backbone.get_layer("base"), depth=0)
-        use_fused(backbone)
+        use_fused_normalization(backbone)
         whole = keras.Model(backbone.input, classify(backbone.output, head))
         classifier = augmented(whole, params.augment, params.seed)
         fetch = slice_reader(paths, size=backbone.input_shape[1])
@@ -71,24 +70,24 @@ def finetune(
     paths: Sequence[Path],
     params: Params,
     checkpoint: Path,
-    boundary: Path,
+    activations: Path,
 ) -> tuple[keras.Model, list[Record]]:
     """Train the last `unfreeze_depth` layers of the backbone, and a trained `head`, at `finetune_lr`.
 
     Args:
         paths: the image files, one for each row of `manifest`.
         checkpoint: see `loop.train`, which gives the history.
-        boundary: see `activation_cache.boundary_cache`.
+        activations: the folder of the activation cache; see `activation_cache.activation_cache`.
 
     Returns:
         The whole network, from slices (n, s, s, 1) to probabilities (n, 1), and the history.
     """
     backbone = load_model(BACKBONE)
     base = backbone.get_layer("base")
-    trunk, frontier = partition(base, params.unfreeze_depth)
+    frozen_part, cut = cut_network(base, params.unfreeze_depth)
     freeze(base, params.unfreeze_depth, params.finetune.normalization)
-    use_products(base)
-    use_fused(base)
+    use_matrix_products(base)
+    use_fused_normalization(base)
     if params.finetune.normalization == "frozen":
         freeze_normalization(head)
     whole = keras.Model(backbone.input, classify(backbone.output, head), name="classifier")
@@ -96,8 +95,8 @@ def finetune(
     positions = rows(manifest, "train", "val")
     seen, files = manifest.iloc[positions], [paths[position] for position in positions]
 
-    # No two epochs see the same augmented image, so there is no boundary to keep.
-    caching = nullcontext() if params.augment.enabled else boundary_cache(boundary, len(seen), frontier)
+    # No two epochs see the same augmented image, so there are no activations to keep.
+    caching = nullcontext() if params.augment.enabled else activation_cache(activations, len(seen), cut)
     with caching as cache:
         if params.augment.enabled:
             classifier, fetch = augmented(whole, params.augment, params.seed), slice_reader(files, size)
@@ -105,8 +104,8 @@ def finetune(
             classifier, fetch = whole, slice_reader(files, size)
         else:
             preprocessed = backbone.get_layer("preprocessing").output
-            cache.fill(keras.Model(backbone.input, trunk(preprocessed)), image_batches(files, size))
-            classifier, fetch = keras.Model(frontier, classify(base.output, head), name="tail"), cache.rows
+            cache.fill(keras.Model(backbone.input, frozen_part(preprocessed)), image_batches(files, size))
+            classifier, fetch = keras.Model(cut, classify(base.output, head), name="trained_part"), cache.rows
         training = examples(seen, "train", fetch)
         compile_classifier(classifier, _finetune_rate(params, training.steps(params.batch_size)))
         history = train(

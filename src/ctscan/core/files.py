@@ -1,0 +1,54 @@
+"""Write result files and folders whole or not at all, and write JSON that shows small differences in git."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ctscan.core.errors import writing
+
+SCRATCH = Path(".scratch")
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Give a scratch path to write a result to; it takes the place of `path` when the block ends without an error.
+
+    DVC keeps outputs marked `persist` in place while a stage runs, so a failed stage leaves the earlier result whole.
+    A block that makes a folder publishes a folder.
+
+    Raises:
+        UserError: the disk is full or cannot be written to.
+    """
+    fresh = SCRATCH / "publish" / path
+    with writing(path):
+        remove(fresh)
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield fresh
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if fresh.is_dir():
+                remove(path)
+            fresh.replace(path)
+        finally:
+            remove(fresh)
+
+
+def remove(path: Path) -> None:
+    """Delete the file or the folder at `path`, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with keys in the order given and a newline at the end.
+
+    Raises:
+        ValueError: `value` holds NaN or infinity, which JSON does not know.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
