@@ -1,6 +1,6 @@
 """Slices per second on the CPU: the exported ONNX file in ONNX Runtime beside the Keras model it was made from.
 
-    python -m ctscan export --format onnx && python benchmarks/export_speed.py [--batch-size 1 16] [--rounds 7]
+    ctscan export --format onnx && python benchmarks/export_speed.py [--batch-size 1 16] [--rounds 7]
 
 Rounds alternate between the two; the figures are medians over the rounds, the ratio is ONNX Runtime / Keras.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     onnx = MODEL.with_suffix(".onnx")
     if not onnx.is_file():
-        sys.exit(f"export-speed: {onnx} is missing; make it with `python -m ctscan export --format onnx`")
+        sys.exit(f"export-speed: {onnx} is missing; make it with `ctscan export --format onnx`")
     try:
         model = load_model(MODEL)
     except UserError as error:

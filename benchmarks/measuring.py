@@ -79,7 +79,7 @@ def _copy_class(source: Path, target: Path, images: int | None, copies: int) -> 
     if len(found) < (images or 1):
         raise UserError(
             f"{source.parent.name}/{source.name}: {len(found)} images; lower --images, or get the dataset with "
-            "`make data` or `dvc pull sample`"
+            "`ctscan data` or `dvc pull sample`"
         )
     # Neighbouring numbers are slices of one patient, so a subset is taken evenly from all of them.
     chosen = found if images is None else [found[at * len(found) // images] for at in range(images)]

@@ -18,12 +18,14 @@ Coordinates: x (image right), y (posterior, image down) and z (caudal), in half-
 origin is the body's centre. Radiological convention: the patient's left, with the heart, is on the image's right.
 """
 
+import argparse
 import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctscan.core.files import publish
 from ctscan.core.seeds import generator
 
 import numpy as np
@@ -487,3 +489,14 @@ def _effusion(body: _Body, x: Field, y: Field, z: float, draw: np.random.Generat
         behind = (side * x > 0) & (y > -0.25)
         fluid = np.maximum(fluid, np.where(behind, np.clip(0.5 + (radius - 1) * 0.55 / 0.025, 0, 1), 0))
     return 0.98 * fluid
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes none: the sample is fixed data, whose seed is a constant and no parameter of the experiment."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the embedded sample into sample/."""
+    with publish(Path("sample")) as folder:
+        draw_sample(folder, SAMPLE_SEED)
+    return 0

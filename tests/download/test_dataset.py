@@ -1,4 +1,4 @@
-"""`make data`, end to end: from archives, and from a server that speaks the endpoint that kagglehub calls."""
+"""`ctscan data`, end to end: from archives, and from a server that speaks the endpoint that kagglehub calls."""
 
 import base64
 import errno
@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from ctscan.download import archives, dataset, fetch_data, release
+from ctscan.download import archives, dataset, release
 
 import pytest
+from commands import ctscan
 from dvc.repo import Repo
 from repository import REPO
 
@@ -86,7 +87,7 @@ def pinned(repo: Path, pin_of_images: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> None:
-    fetch_data.main([str(argument) for argument in arguments])
+    ctscan("data", *arguments)
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -96,7 +97,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     message = str(caught.value.code)  # a text: Python prints it on stderr and exits with 1
-    assert message.startswith("fetch-data: ")
+    assert message.startswith("data: ")
     assert "\n" not in message
     assert "Traceback" not in capsys.readouterr().err
     assert contents(Path("data")) == OLD
@@ -194,15 +195,15 @@ def die(*_):
 if {when!r} == "_swap":
     rename, calls = pathlib.Path.rename, []
     def second(path, target):
-        if path == fetch._FRESH:
+        if path == dataset._FRESH:
             die()
         return rename(path, target)
     pathlib.Path.rename = second
 elif {when!r} == "_remove":
-    remove = fetch._remove
-    fetch._remove = lambda path: die() if path == fetch._OLD and path.exists() else remove(path)
+    remove = dataset._remove
+    dataset._remove = lambda path: die() if path == dataset._OLD and path.exists() else remove(path)
 else:
-    fetch._gather = die
+    dataset._gather = die
 dataset.fetch(read_params().classes, pathlib.Path({str(archive)!r}))
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
@@ -234,10 +235,10 @@ def test_interrupt(repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_command_exits_with_1_and_one_line(repo: Path) -> None:
-    command = [sys.executable, str(REPO / "src" / "fetch_data.py"), "--archive", "absent.zip"]
+    command = [sys.executable, "-m", "ctscan", "data", "--archive", "absent.zip"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=repo)
     assert done.returncode == 1
-    assert done.stderr == "fetch-data: absent.zip: there is no such file or folder; check the path\n"
+    assert done.stderr == "data: absent.zip: there is no such file or folder; check the path\n"
 
 
 # The comparison with data.dvc
@@ -319,9 +320,7 @@ def test_bad_pin_is_found_before_anything_moves(repo: Path, text: str | None) ->
     Path("data.dvc").unlink()
     if text is not None:
         Path("data.dvc").write_text(text)
-    with pytest.raises(
-        SystemExit, match=r"^fetch-data: data\.dvc: [^\n]*restore it with `git checkout data\.dvc[^\n]*$"
-    ):
+    with pytest.raises(SystemExit, match=r"^data: data\.dvc: [^\n]*restore it with `git checkout data\.dvc[^\n]*$"):
         run("--archive", pack(repo / "a.zip", IMAGES))
     assert contents(repo / "data") == OLD
 
@@ -476,7 +475,7 @@ def test_refusals(kaggle: Kaggle, status: int, message: str, capsys: pytest.Capt
     text = failure(capsys)
     assert message in text
     assert "plameneduardo/sarscov2-ctscan-dataset" in text
-    assert "`make data ARCHIVE=path`" in text
+    assert "`ctscan data --archive PATH`" in text
 
 
 def test_drops_are_resumed(pinned: Path, kaggle: Kaggle) -> None:
@@ -495,7 +494,7 @@ def test_dropped_for_good_then_resumed_by_the_next_run(
     kaggle.drop_after = [100_000] + [0] * 50
     text = failure(capsys)
     assert "dropped the connection" in text
-    assert "run `make data` again, which goes on from there" in text
+    assert "run `ctscan data` again, which goes on from there" in text
     part = Path(".scratch/fetch/release.archive").stat().st_size
     assert 0 < part <= 100_000
     kaggle.drop_after, kaggle.requests = [], []
@@ -529,7 +528,7 @@ def test_wrong_length(pinned: Path, kaggle: Kaggle, announced: bool, capsys: pyt
         kaggle.md5 = ""
     text = failure(capsys)
     assert ("another checksum than the server announced" if announced else "damaged or cut short") in text
-    assert "run `make data` again" in text
+    assert "run `ctscan data` again" in text
     assert not Path(".scratch/fetch/release.archive").exists()
     kaggle.declared = None
     run()
@@ -603,7 +602,7 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:1")
     text = failure(capsys)
     assert "the server can't be reached" in text
-    assert "`make data ARCHIVE=path`" in text
+    assert "`ctscan data --archive PATH`" in text
 
 
 def test_limits_fail_within_half_a_minute() -> None:

@@ -8,7 +8,6 @@ from ctscan.evaluation.comparison import permutation_tests, win_probability
 from ctscan.evaluation.intervals import mcnemar, resample
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
@@ -113,7 +112,7 @@ def test_win_probability_is_the_share_of_explicit_resamples() -> None:
 
 def test_a_tie_counts_one_half_and_a_share_is_shared() -> None:
     labels = np.array([0, 1] * 10)
-    scores: npt.NDArray[np.float64] = np.linspace(0, 1, 20)
+    scores = np.linspace(0, 1, 20).astype(np.float64)
     draws = resample(labels, None, 100, 0, "test")
     assert win_probability(labels, scores, {"same": scores**3}, draws, "test") == 0.5
 

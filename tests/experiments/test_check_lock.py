@@ -1,15 +1,15 @@
-"""`make lock-check` sees each way in which dvc.lock can fall out of step."""
+"""`ctscan check-lock` sees each way in which dvc.lock can fall out of step."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from commands import ctscan_process
 from dvc.repo import Repo
 from repository import REPO
 
@@ -43,15 +43,8 @@ def clone(committed: Path, tmp_path: Path) -> Path:
 
 
 def _check(folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        [sys.executable, str(REPO / "src" / "check_lock.py")],
-        cwd=folder,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # As in a shell in which nobody has activated the virtual environment, which holds DVC.
+    return ctscan_process("check-lock", at=folder, variables={"PATH": os.defpath})
 
 
 def _edit(path: Path, change: Callable[[str], str]) -> None:
@@ -84,4 +77,4 @@ def test_each_fault_is_caught_and_its_stage_named(
     _edit(clone / file, change)
     checked = _check(clone)
     assert checked.returncode == 1
-    assert checked.stderr.startswith(f"dvc.lock is not in step at {stage}: run `dvc repro`")
+    assert checked.stderr.startswith(f"check-lock: dvc.lock is not in step at {stage}: run `dvc repro`")

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import vl_convert
 import yaml
 from browser import CHROMIUM, Browser
+from commands import ctscan_process
 from PIL import Image
 from repository import REPO
 
@@ -40,8 +40,8 @@ def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
 
 
-def show(clone: Path, script: str, *revisions: str) -> subprocess.CompletedProcess[str]:
-    return run(clone, sys.executable, f"src/{script}.py", *revisions)
+def show(clone: Path, command: str, *revisions: str) -> subprocess.CompletedProcess[str]:
+    return ctscan_process(command, *revisions, at=clone)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(clone: Path) -> Path:
-    done = show(clone, "show_plots")
+    done = show(clone, "plots")
     assert done.returncode == 0, done.stderr
     name = done.stdout.split(":")[0]
     assert done.stdout == f"{name}: open it in a browser; it needs no network\n"
@@ -100,7 +100,7 @@ def page(clone: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(clone: Path) -> Path:
-    done = show(clone, "show_plots", "other")
+    done = show(clone, "plots", "other")
     assert done.returncode == 0, done.stderr
     return (clone / "dvc_plots" / "index.html").rename(clone / "compared.html")
 
@@ -184,7 +184,7 @@ def test_the_page_holds_the_results(clone: Path, page: Path, comparison: Path) -
 
 
 def test_the_report_is_the_same_as_markdown_and_pictures(clone: Path) -> None:
-    done = show(clone, "show_report", "other")
+    done = show(clone, "report", "other")
     assert done.returncode == 0, done.stderr
     report = clone / done.stdout.split(":")[0]
     text = report.read_text(encoding="utf-8")
@@ -201,7 +201,7 @@ def test_the_report_is_the_same_as_markdown_and_pictures(clone: Path) -> None:
 def test_the_report_publishes_no_images_of_another_dataset(clone: Path) -> None:
     params = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(params.replace("\ndataset: sample ", "\ndataset: scans "))
-    done = show(clone, "show_report")
+    done = show(clone, "report")
     (clone / "params.yaml").write_text(params)
     assert done.returncode == 0, done.stderr
     assert "plots/images/classes.png, workspace is left out" in (clone / "report" / "report.md").read_text()
@@ -244,7 +244,7 @@ def test_every_plot_of_the_pipeline_has_its_section() -> None:
 
 
 def test_an_unknown_revision_is_a_line(clone: Path) -> None:
-    done = show(clone, "show_plots", "nowhere")
+    done = show(clone, "plots", "nowhere")
     assert done.returncode == 1
     assert done.stderr.endswith("plots: `dvc plots diff nowhere` failed; DVC's message stands above\n")
     assert "Traceback" not in done.stderr

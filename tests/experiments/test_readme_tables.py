@@ -27,7 +27,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pages_figures_are_those_of_the_committed_files(committed: Path, name: str) -> None:
     page = (REPO / name).read_text(encoding="utf-8")
     assert "<!-- figures: " in page
-    assert fill(page, committed) == page, "bring it in step with `python src/fill_pages.py`"
+    assert fill(page, committed) == page, "bring it in step with `ctscan readme-tables`"
 
 
 def test_another_figure_is_noticed(committed: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from ctscan.core.errors import UserError
 from ctscan.core.params import Params, Split, Training, read_params
 from ctscan.core.seeds import make_deterministic
-from ctscan.experiments import repeats as command
-from ctscan.experiments.repetition import Material, repeat
+from ctscan.experiments import repeats
+from ctscan.experiments.repeats import Material, repeat
 from ctscan.images.manifest import rows
 from ctscan.model.head import build_head
 from ctscan.split.check import scan
@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from commands import ctscan
 from drawing import draw_dataset
 from repository import REPO
 from sklearn.metrics import accuracy_score, roc_auc_score
@@ -115,7 +116,7 @@ def test_a_repeat_is_what_the_stages_do_with_that_seed(
 
 def test_an_impossible_strategy_shows_before_any_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(REPO)
-    monkeypatch.setattr("ctscan.experiments.repetition.train_head", None)
+    monkeypatch.setattr("ctscan.training.phases.train_head", None)
     with pytest.raises(UserError, match=r"grouped needs groups\.csv"):
         repeat(_material(), _params("grouped"), SEEDS, finetuning=False, scratch=tmp_path / "scratch")
 
@@ -151,7 +152,7 @@ def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save("features.npy", np.random.default_rng(0).normal(size=(20, 3)).astype("float32"))
     (workspace / "metrics").mkdir()
     (workspace / "metrics" / "backbone.json").write_text('{"weights_sha256": "abc"}')
-    monkeypatch.setattr(command, "require_features", lambda: None)
+    monkeypatch.setattr("ctscan.experiments.repeats.require_features", lambda: None)
     return workspace
 
 
@@ -167,7 +168,7 @@ def _save_backbone() -> None:
 @pytest.mark.slow
 def test_the_command_end_to_end(project: Path, float32_policy: None, capsys: pytest.CaptureFixture[str]) -> None:
     _save_backbone()
-    command.main(["--strategy", "blocked", "--seeds", "2", "--finetune"])
+    ctscan("repeats", "--strategy", "blocked", "--seeds", "2", "--finetune")
     stored = (project / "metrics/repeats/blocked.json").read_text()
     result = json.loads(stored)
     assert result["strategy"] == "blocked"
@@ -181,7 +182,7 @@ def test_the_command_end_to_end(project: Path, float32_policy: None, capsys: pyt
     (project / "metrics/repeats/random.json").write_text(
         stored.replace('"strategy": "blocked"', '"strategy": "random"')
     )
-    command.main(["--show"])
+    ctscan("repeats", "--show")
     shown = capsys.readouterr()
     assert not shown.err
     heading = shown.out.splitlines()[0]
@@ -189,7 +190,7 @@ def test_the_command_end_to_end(project: Path, float32_policy: None, capsys: pyt
 
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("lr: 0.0001 ", "lr: 0.0003 "))
-    command.main(["--show"])
+    ctscan("repeats", "--show")
     assert "other settings than today's: lr = 0.0001 and 0.0003" in capsys.readouterr().err
 
     other = stored.replace('"strategy": "blocked"', '"strategy": "random"').replace(
@@ -197,29 +198,29 @@ def test_the_command_end_to_end(project: Path, float32_policy: None, capsys: pyt
     )
     (project / "metrics/repeats/random.json").write_text(other)
     with pytest.raises(SystemExit, match=r"different settings .image_size = 64 and 32.; repeat one of them"):
-        command.main(["--show"])
+        ctscan("repeats", "--show")
 
 
 def test_errors_are_one_clear_line(project: Path) -> None:
     with pytest.raises(SystemExit) as few:
-        command.main(["--seeds", "1"])
+        ctscan("repeats", "--seeds", "1")
     assert "--seeds 1: it needs 2 or more" in _one_line(few)
     with pytest.raises(SystemExit) as absent:
-        command.main(["--show"])
+        ctscan("repeats", "--show")
     assert "metrics/repeats holds no result" in _one_line(absent)
     with pytest.raises(SystemExit) as ungrouped:
-        command.main(["--strategy", "grouped"])
+        ctscan("repeats", "--strategy", "grouped")
     assert "grouped needs groups.csv" in _one_line(ungrouped)
     np.save("features.npy", np.zeros((19, 3), "float32"))
     with pytest.raises(SystemExit) as others:
-        command.main([])
+        ctscan("repeats")
     assert "features.npy is not of the images in drawn; run `dvc repro` first" in _one_line(others)
     assert not (project / "metrics/repeats").exists()
 
 
 def test_features_must_be_there(workspace: Path) -> None:
     with pytest.raises(SystemExit) as missing:
-        command.main([])
+        ctscan("repeats")
     assert "features.npy is missing; run `dvc repro` first" in _one_line(missing)
 
 
@@ -236,9 +237,9 @@ def test_features_must_be_current(workspace: Path) -> None:
     (workspace / "metrics" / "backbone.json").write_text("{}")
     for arguments in (["init", "-q", "--no-scm"], ["repro", "-q"]):
         subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
-    command.require_features()
+    repeats.require_features()
 
     text = (workspace / "params.yaml").read_text()
     (workspace / "params.yaml").write_text(text.replace("image_size: 224", "image_size: 64"))
     with pytest.raises(UserError, match=r"not of this dataset, these params and this code; run `dvc repro` first"):
-        command.require_features()
+        repeats.require_features()

@@ -10,7 +10,7 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import validate
-from ctscan.experiments import record_study
+from ctscan.experiments import studies
 from ctscan.experiments.studies import BEGIN, END, block, changes, seconds, snapshot
 
 import pytest
@@ -127,11 +127,11 @@ def test_a_run_of_other_code_than_the_page_would_name_is_no_study(
     Path("src/a.py").write_text("1\n")
     for command in ("init -q", "add src", "-c user.name=test -c user.email=test@example.org commit -qm code"):
         subprocess.run(["git", *command.split()], check=True)
-    record_study.require_code("HEAD")
+    studies.require_code("HEAD")
     Path("src/b.py").write_text("2\n")
     Path("src/a.py").write_text("3\n")
     with pytest.raises(UserError, match=r"the code is not that of HEAD \(src/a\.py, src/b\.py\)"):
-        record_study.require_code("HEAD")
+        studies.require_code("HEAD")
 
 
 def test_the_command_names_every_change_and_no_more() -> None:

@@ -10,6 +10,7 @@ from ctscan.core.params import read_params
 from ctscan.experiments import sweep
 
 import pytest
+from commands import ctscan
 
 
 def test_a_grid_is_every_combination_named_after_what_varies() -> None:
@@ -77,16 +78,15 @@ def _sweep(
     waiting: tuple[str, ...] = (),
 ) -> list[list[str]]:
     calls: list[list[str]] = []
-    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
     monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
 
-    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         calls.append(command[3:])
         return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(sweep, "waiting", lambda: list(waiting))
-    sweep.main()
+    ctscan("sweep", *arguments)
     return calls
 
 
@@ -143,6 +143,5 @@ def test_a_run_without_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_script_reads_from_the_top_of_the_repository_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["sweep.py", "lr=1e-4"])
     with pytest.raises(SystemExit, match=r"params\.yaml is not in this folder"):
-        sweep.main()
+        ctscan("sweep", "lr=1e-4")

@@ -1,4 +1,4 @@
-"""What `make verify` makes of two runs."""
+"""What `ctscan verify` makes of two runs."""
 
 import copy
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from ctscan.core.params import Head
 from ctscan.experiments import verify
 from ctscan.experiments.environment import environment
-from ctscan.experiments.locks import Out, compare_locks, largest_difference
+from ctscan.experiments.verify import Out, compare_locks, largest_difference
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
 

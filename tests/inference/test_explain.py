@@ -1,4 +1,4 @@
-"""`python -m ctscan explain`, as its users call it."""
+"""`ctscan explain`, as its users call it."""
 
 import json
 from pathlib import Path

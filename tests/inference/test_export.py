@@ -1,4 +1,4 @@
-"""`python -m ctscan export`: what is written is the model, everywhere, and nothing is left of what is not."""
+"""`ctscan export`: what is written is the model, everywhere, and nothing is left of what is not."""
 
 import hashlib
 import json

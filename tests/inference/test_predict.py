@@ -1,4 +1,4 @@
-"""`python -m ctscan predict` on a run of evaluate: what it says, and what it makes of bad input."""
+"""`ctscan predict` on a run of evaluate: what it says, and what it makes of bad input."""
 
 import csv
 import hashlib

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.download import weights as fetch_weights
 from ctscan.model import weights
 from ctscan.model.backbone import build_backbone, weights_hash
 from ctscan.model.weights import PublishedFile, fetch, load_weights
@@ -18,6 +17,7 @@ from ctscan.model.weights import PublishedFile, fetch, load_weights
 import h5py
 import keras
 import pytest
+from commands import ctscan
 from keras.src.applications import mobilenet_v2
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
@@ -191,7 +191,7 @@ def test_a_failed_download_is_one_line_and_leaves_the_cache_alone(
     message = one_line(caught)
     state = "is damaged" if before else "is not"
     assert message.startswith(f"weights = imagenet needs a.h5, which {state} in {cache}, and downloading it failed (")
-    assert message.endswith(f"; run `make weights` with a network, or put the file there yourself, from {url}")
+    assert message.endswith(f"; run `ctscan weights` with a network, or put the file there yourself, from {url}")
     left = {path.name: path.read_bytes() for path in cache.iterdir()}
     assert left == ({"a.h5": before} if before else {})
 
@@ -223,7 +223,7 @@ def test_make_weights_and_imagenet_use_the_same_file(
         "image_size: 224", "image_size: 96"
     )
     Path("params.yaml").write_text(params)
-    fetch_weights.main()
+    ctscan("weights")
     out = capsys.readouterr().out
     assert f"{cache / NAME}: {len(server.body)} bytes, Keras publishes no hash of this file" in out
     assert f"sha256 {hashlib.sha256(server.body).hexdigest()}" in out
@@ -246,7 +246,7 @@ def test_imagenet_never_falls_back(server: Server, cache: Path, monkeypatch: pyt
         build_backbone("MobileNetV2", "imagenet", SIZE, seed=1)
     message = one_line(caught)
     assert message.startswith(f"{cache / NAME}: ")
-    assert message.endswith("; delete it, then run `make weights`")
+    assert message.endswith("; delete it, then run `ctscan weights`")
 
 
 def test_the_published_name_and_hash_reach_the_download(monkeypatch: pytest.MonkeyPatch) -> None:

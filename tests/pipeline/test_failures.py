@@ -8,11 +8,10 @@ from pathlib import Path
 import extract_features
 import prepare_split
 from ctscan.core.stage import run_stage
-from ctscan.download import fetch_data
-from ctscan.download import weights as fetch_weights
 
 import h5py
 import pytest
+from commands import ctscan
 from drawing import draw_dataset, texture
 from dvc.repo import Repo
 from PIL import Image
@@ -157,7 +156,7 @@ def truncated_network(path: Path) -> None:
     ("spoil", "named", "remedy"),
     [
         (lambda: set_param("backbone", "ResNet7"), "params.yaml: backbone = 'ResNet7'", "it needs one of"),
-        (lambda: set_param("weights", "imagenet"), PUBLISHED, "run `make weights` with a network, or put the file"),
+        (lambda: set_param("weights", "imagenet"), PUBLISHED, "run `ctscan weights` with a network, or put the file"),
         (
             lambda: set_param("weights", "mine.h5"),
             "weights = 'mine.h5' is no file",
@@ -192,9 +191,9 @@ def offline(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_make_weights(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(project, monkeypatch)
-    message = message_of(project, fetch_weights.main)
-    assert message.startswith(f"fetch-weights: weights = imagenet needs {PUBLISHED}, which is not in ")
-    assert "(Network is unreachable); run `make weights` with a network, or put the file there yourself" in message
+    message = message_of(project, lambda: ctscan("weights"))
+    assert message.startswith(f"weights: weights = imagenet needs {PUBLISHED}, which is not in ")
+    assert "(Network is unreachable); run `ctscan weights` with a network, or put the file there yourself" in message
 
 
 @pytest.mark.parametrize(
@@ -207,8 +206,8 @@ def test_make_data(entries: dict[str, bytes], what: str, project: Path) -> None:
     with zipfile.ZipFile("release.zip", "w") as archive:
         for name, content in entries.items():
             archive.writestr(name, content)
-    message = message_of(project, lambda: fetch_data.main(["--archive", "release.zip"]))
-    assert message.startswith("fetch-data: ")
+    message = message_of(project, lambda: ctscan("data", "--archive", "release.zip"))
+    assert message.startswith("data: ")
     assert "release.zip" in message
     assert what in message
     assert not (project.parent / "escape.png").exists()

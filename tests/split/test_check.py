@@ -146,7 +146,7 @@ def test_damage_that_pillow_only_warns_of_is_a_fault(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("data", "make data"), ("sample", "dvc pull sample"), ("mine", "correct `dataset`")]
+    ("name", "remedy"), [("data", "ctscan data"), ("sample", "dvc pull sample"), ("mine", "correct `dataset`")]
 )
 def test_a_missing_dataset_says_how_to_get_it(name: str, remedy: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"no such dataset folder; .*{remedy}"):
@@ -156,7 +156,7 @@ def test_a_missing_dataset_says_how_to_get_it(name: str, remedy: str, tmp_path: 
 def test_missing_and_empty_class_folders(folder: Path) -> None:
     for path in (folder / "COVID").iterdir():
         path.unlink()
-    assert faults(folder) == [f"{folder / 'COVID'}: holds no image; run `make data`"]
+    assert faults(folder) == [f"{folder / 'COVID'}: holds no image; run `ctscan data`"]
     (folder / "COVID").rmdir()
     [line] = faults(folder)
     assert line == f"{folder / 'COVID'}: no such class folder; create it, or correct `classes` in params.yaml"

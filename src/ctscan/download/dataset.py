@@ -1,4 +1,4 @@
-"""`make data`: the study's dataset from Kaggle or from an archive into data/, whole or not at all."""
+"""`ctscan data`: the study's dataset from Kaggle or from an archive into data/, whole or not at all."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ TIMEOUT = (5.0, 15.0)  # seconds to connect and between bytes; offline, the fetc
 MAX_ATTEMPTS = 20  # each but the last got further than the one before
 
 _UNPACKED, _FRESH, _OLD = WORK / "unpacked", WORK / "fresh", WORK / "old"
-_BY_HAND = "download it in a browser and run `make data ARCHIVE=path`"
+_BY_HAND = "download it in a browser and run `ctscan data --archive PATH`"
 
 
 def fetch(classes: Classes, archive: Path | None) -> None:
@@ -57,7 +57,7 @@ def fetch(classes: Classes, archive: Path | None) -> None:
                 raise
             # Kept, it would only fail again: a resumed part of something else never becomes whole.
             source.unlink(missing_ok=True)
-            raise UserError(f"{OWNER}/{DATASET}: {error}: run `make data` again, or {_BY_HAND}") from None
+            raise UserError(f"{OWNER}/{DATASET}: {error}: run `ctscan data` again, or {_BY_HAND}") from None
         _gather(folders)
         _swap()
         if archive is None:
@@ -107,7 +107,7 @@ def download(folder: Path) -> Path:
         except DataCorruptionError:
             raise UserError(
                 f"{handle}: what came has another checksum than the server announced, and is deleted; "
-                f"run `make data` again, or {_BY_HAND}"
+                f"run `ctscan data` again, or {_BY_HAND}"
             ) from None
         except requests.RequestException as error:
             reason = type(error).__name__
@@ -120,7 +120,7 @@ def download(folder: Path) -> Path:
             ) from None
     raise UserError(
         f"{handle}: the server can't be reached or dropped the connection ({reason}) after {_size(archive)} bytes; "
-        f"check the network and run `make data` again, which goes on from there, or {_BY_HAND}"
+        f"check the network and run `ctscan data` again, which goes on from there, or {_BY_HAND}"
     )
 
 

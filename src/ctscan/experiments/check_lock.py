@@ -1,21 +1,28 @@
-"""Exit 1 where dvc.lock is not in step with the code, the params, the metrics or the plots; no data needed."""
+"""Check that dvc.lock is in step with the code, the params, the metrics and the plots. No data is needed."""
 
+import argparse
 import re
 import subprocess
-import sys
+
+from ctscan.core.errors import UserError
+from ctscan.experiments.programs import attempt
 
 
-def main() -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes none."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where the lock is not in step."""
     # With outs present `dvc repro --dry` exits 0 whatever it would run, and without them it fails on the inputs of a
     # stage that it would run: so its words decide.
-    dry = subprocess.run(["dvc", "repro", "--dry", "--allow-missing"], capture_output=True, text=True, check=False)
+    dry = attempt("dvc", "repro", "--dry", "--allow-missing", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stale = re.findall(r"(?:Running stage|failed to reproduce) '(.+?)'", dry.stdout + dry.stderr)
     if stale:
-        sys.exit(f"dvc.lock is not in step at {', '.join(stale)}: run `dvc repro` and commit dvc.lock, metrics, plots")
+        raise UserError(
+            f"dvc.lock is not in step at {', '.join(stale)}: run `dvc repro` and commit dvc.lock, metrics, plots"
+        )
     if dry.returncode:
-        sys.exit(f"dvc.lock can't be checked: {dry.stderr.strip()}")
+        raise UserError(f"dvc.lock can't be checked: {dry.stderr.strip()}")
     print("dvc.lock is in step with code, params, metrics and plots")
-
-
-if __name__ == "__main__":
-    main()
+    return 0

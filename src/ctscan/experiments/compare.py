@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.evaluation.metrics import HEADLINE
-from ctscan.evaluation.tables import headline
 
 import dvc.api
 
@@ -24,6 +22,10 @@ def headline_table(revisions: Sequence[str]) -> Table:
     Raises:
         UserError: a revision holds no run.
     """
+    # Here, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.metrics import HEADLINE
+    from ctscan.evaluation.tables import headline
+
     table = [["revision", "model", *HEADLINE]]
     for revision in revisions:
         details = _details(revision)

@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.experiments.programs import attempt
 
 import vl_convert
 
@@ -61,10 +61,7 @@ def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[st
     """
     with tempfile.TemporaryDirectory() as folder:
         command = ["dvc", "plots", "diff" if revisions else "show", *revisions]
-        options = ["--json", "--out", folder]
-        answer = subprocess.run(
-            [sys.executable, "-m", *command, *options], stdout=subprocess.PIPE, text=True, check=False
-        )
+        answer = attempt(*command, "--json", "--out", folder, stdout=subprocess.PIPE)
         if answer.returncode:
             raise UserError(f"`{' '.join(command)}` failed; DVC's message stands above")
         plots: list[Chart | Picture] = []

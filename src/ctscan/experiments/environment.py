@@ -1,13 +1,31 @@
-"""What a run's last digits may depend on: processor, threads, library versions."""
+"""Write down what the last digits of a run may depend on: processor, threads, library versions.
 
+`ctscan environment` writes metrics/environment.json. The file is no output of a stage, because it may change.
+"""
+
+import argparse
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ctscan.core.files import write_json
+
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
 LIBRARIES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pillow", "matplotlib")
+
+ENVIRONMENT = Path("metrics/environment.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes none."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file."""
+    write_json(ENVIRONMENT, environment())
+    return 0
 
 
 def environment() -> dict[str, Any]:

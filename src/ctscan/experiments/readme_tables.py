@@ -3,6 +3,7 @@
 A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- end -->` after it.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -10,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.evaluation.metrics import HEADLINE
-from ctscan.evaluation.tables import interval, results_table
 from ctscan.experiments.spread import label, table
 
 PAGES = ("README.md", "MODEL_CARD.md", "benchmarks/README.md")
@@ -27,6 +26,18 @@ TIMED = {
     "auc_finetuned": "test AUC, fine-tuned",
 }
 MARK = re.compile(r"(?<=<!-- figures: )([^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes none."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Bring all pages in step with the metrics that git keeps. Raises `UserError` where a page can't be filled."""
+    for name in PAGES:
+        page = Path(name)
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
+    return 0
 
 
 def fill(text: str, root: Path) -> str:
@@ -46,12 +57,17 @@ def fill(text: str, root: Path) -> str:
 
 
 def sample_run(root: Path) -> str:
+    # Here and below, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.tables import results_table
+
     details = _json(root / "metrics/details.json")
     return f"```text\n{results_table({model: details[model] for model in MODELS})}\n```"
 
 
 def results(root: Path) -> str:
     """The study's figures, and those of each run here with 95 % intervals, as Markdown."""
+    from ctscan.evaluation.metrics import HEADLINE
+
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
     for row in _json(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
@@ -150,6 +166,8 @@ def _short(value: float) -> str:
 
 
 def _between(value: float, bounds: Mapping[str, float]) -> str:
+    from ctscan.evaluation.tables import interval
+
     return f"{_short(value)} ({interval(bounds, _short)})"
 
 

@@ -1,7 +1,7 @@
 """What a single split hides: the protocol once a seed, and how its figures vary.
 
-    python src/repeats.py [--strategy random|blocked|grouped] [--seeds 5] [--finetune]
-    python src/repeats.py --show
+    ctscan repeats [--strategy random|blocked|grouped] [--seeds 5] [--finetune]
+    ctscan repeats --show
 
 The first seed is `seed` of params.yaml, each next one is 1 more. Writes metrics/repeats/<strategy>.json and
 plots/repeats_<strategy>.png, which are no stage's outs, and says in the former what they belong to. --show prints what
@@ -9,21 +9,24 @@ is there, strategies side by side, as Markdown.
 """
 
 import argparse
+import hashlib
 import json
-import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import SCRATCH, publish, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.evaluation.figures import draw_repeats
+from ctscan.experiments.programs import attempt
 from ctscan.experiments.spread import difference, settings, summary, table
-from ctscan.images.manifest import read_manifest
-from ctscan.split.check import scan
 
 import numpy as np
+
+if TYPE_CHECKING:  # help should not wait for it
+    import pandas as pd
 
 STRATEGIES = get_args(Split.model_fields["strategy"].annotation)
 RESULTS, PLOTS = Path("metrics/repeats"), Path("plots")
@@ -31,35 +34,33 @@ FEATURES, BACKBONE = Path("features.npy"), Path("metrics/backbone.json")
 STAGES = ("prepare-split", "extract-features")  # what repeats take from the pipeline
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Exits 1 after a `UserError`, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Repeat split, training and test with other seeds.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to split, how often, and whether to fine-tune."""
     parser.add_argument("--strategy", choices=STRATEGIES, help="of the split; without it, params.yaml's")
     parser.add_argument("--seeds", type=int, default=5, metavar="K", help="how many (default 5)")
     parser.add_argument("--finetune", action="store_true", help="fine-tune as well, once a seed")
     parser.add_argument("--show", action="store_true", help="print the last results and do no more")
-    options = parser.parse_args(arguments)
-    try:
-        if options.show:
-            show()
-        else:
-            run(read_params(), options.strategy, options.seeds, options.finetune)
-    except UserError as error:
-        sys.exit(f"repeats: {error}")
-    except KeyboardInterrupt:
-        print("\nrepeats: interrupted; earlier results are as they were", file=sys.stderr)
-        sys.exit(130)
 
 
-def run(params: Params, strategy: str | None, count: int, finetuning: bool) -> None:
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where there is nothing to repeat or to show."""
+    if arguments.show:
+        show()
+    else:
+        run_seeds(read_params(), arguments.strategy, arguments.seeds, arguments.finetune)
+    return 0
+
+
+def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool) -> None:
     if count < 2:
         raise UserError(f"--seeds {count}: it needs 2 or more, a single split has no spread")
     require_features()
-    from ctscan.core.seeds import (
-        make_deterministic,  # here, as TensorFlow takes seconds that --show can do without
-    )
-    from ctscan.experiments.repetition import Material, repeat
+    # Here, as TensorFlow takes seconds that help and --show can do without.
+    from ctscan.core.seeds import make_deterministic
+    from ctscan.evaluation.figures import draw_repeats
     from ctscan.images.batches import image_batches
+    from ctscan.images.manifest import read_manifest
+    from ctscan.split.check import scan
 
     import keras
 
@@ -99,7 +100,7 @@ def run(params: Params, strategy: str | None, count: int, finetuning: bool) -> N
 def show() -> None:
     found = results()
     if not found:
-        raise UserError(f"{RESULTS} holds no result; make one with `make repeats`")
+        raise UserError(f"{RESULTS} holds no result; make one with `ctscan repeats`")
     for other in found[1:]:
         if unlike := difference(found[0]["settings"], other["settings"]):
             raise UserError(
@@ -124,12 +125,87 @@ def require_features() -> None:
     for path in (FEATURES, BACKBONE):
         if not path.is_file():
             raise UserError(f"{path} is missing; run `dvc repro` first")
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json", *STAGES], capture_output=True, text=True, check=False
-    )
-    if status.returncode or json.loads(status.stdout):
+    if attempt("dvc", "status", "--quiet", *STAGES).returncode:
         raise UserError(f"{FEATURES} is not of this dataset, these params and this code; run `dvc repro` first")
 
 
-if __name__ == "__main__":
-    main()
+class Material(NamedTuple):
+    """What no seed changes, in natural order of path: n images, and what the frozen backbone made of them."""
+
+    found: "pd.DataFrame"  # of `check.scan`
+    paths: Sequence[Path]  # the n files
+    images: np.ndarray  # (n, s, s, 1) uint8
+    features: np.ndarray  # (n, d) float32
+
+
+def repeat(
+    material: Material, params: Params, seeds: Sequence[int], finetuning: bool, scratch: Path
+) -> list[dict[str, Any]]:
+    """Split, train and test once a seed, as the stages do with `seed` set to it; the backbone stays what it is.
+
+    A seed's record depends on that seed alone, not on the others.
+
+    Args:
+        finetuning: fine-tune, too, from each seed's own head.
+        scratch: each training's state gets a folder of its own in there, so that several may run side by side.
+
+    Returns:
+        A record a seed: `seed`; `split_sha256` of the subsets in order; the counts `test_positive` and `test_negative`;
+        `models`, the headline metrics on test of `initial` and, fine-tuned, of `finetuned`; `baselines`, the test
+        `roc_auc` of each.
+
+    Raises:
+        UserError: a seed's split is impossible, which shows before any training; a test without both classes.
+    """
+    from ctscan.split.strategies import assign_subsets
+
+    splits = {seed: assign_subsets(material.found, params.split, seed) for seed in seeds}
+    return [
+        _once(material, splits[seed], params.model_copy(update={"seed": seed}), finetuning, scratch) for seed in seeds
+    ]
+
+
+def _once(
+    material: Material, manifest: "pd.DataFrame", params: Params, finetuning: bool, scratch: Path
+) -> dict[str, Any]:
+    from ctscan.evaluation.baselines import Inputs, run_baselines
+    from ctscan.evaluation.metrics import headline
+    from ctscan.images.manifest import rows
+    from ctscan.model.forward import predict
+    from ctscan.model.head import build_head
+    from ctscan.training.phases import finetune, train_head
+
+    import keras
+
+    keras.utils.clear_session()
+    train, test = rows(manifest, "train"), rows(manifest, "test")
+    labels, groups = manifest["label"].to_numpy(), manifest["group"].to_numpy()
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    head = build_head(material.features.shape[1], params.head, params.seed)
+    with tempfile.TemporaryDirectory(prefix="repeat-", dir=scratch) as name:
+        folder = Path(name)
+        train_head(head, material.features, manifest, material.paths, params, folder / "initial")
+        scores = {"initial": predict(head, material.features[test], f"seed {params.seed}, initial")}
+        if finetuning:
+            whole, _ = finetune(
+                head, manifest, material.paths, params, folder / "finetune", activations=folder / "activations"
+            )
+            scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
+
+    sizes = manifest[["width", "height"]].to_numpy()
+    seen, asked = (Inputs(material.images[at, ..., 0], sizes[at], material.features[at]) for at in (train, test))
+    baselines = run_baselines(seen, labels[train], asked, groups[train], params.seed)
+    threshold, truth = params.evaluate.threshold, labels[test]
+    name = f"test of seed {params.seed}"
+    return {
+        "seed": params.seed,
+        "split_sha256": hashlib.sha256("\n".join(manifest["subset"]).encode()).hexdigest(),
+        "test_positive": int(truth.sum()),
+        "test_negative": int((1 - truth).sum()),
+        "models": {model: headline(truth, values, threshold, f"{name}, {model}") for model, values in scores.items()},
+        "baselines": {
+            baseline: {"roc_auc": headline(truth, values, threshold, f"{name}, {baseline}")["roc_auc"]}
+            for baseline, values in baselines.items()
+        },
+    }

@@ -1,14 +1,13 @@
 """Write the results and plots of the last run, or of several, as Markdown and PNG, for a pull request.
 
-`python src/show_report.py` reports on the work tree; `python src/show_report.py main HEAD` compares revisions.
+`ctscan report` reports on the work tree; `ctscan report main HEAD` compares revisions.
 Pictures of a dataset other than the embedded sample are left out: a pull request would publish them.
 """
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
-from ctscan.core.errors import UserError
 from ctscan.core.files import publish
 from ctscan.experiments.compare import Table, headline_table, params, params_table
 from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, draw, in_sections, read_plots
@@ -16,26 +15,32 @@ from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, draw, in_secti
 REPORT = Path("report")
 
 
-def main() -> None:
-    try:
-        plots, revisions = read_plots(sys.argv[1:])
-        parts = {"Test images, 95 % intervals": _table(headline_table(revisions))}
-        changed = params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
-        if len(changed) > 1:
-            parts["Params that differ"] = _table(changed)
-        private = {revision for revision in revisions if params(revision)["dataset"] != "sample"}
-        with publish(REPORT) as folder:
-            folder.mkdir()
-            for heading, members in in_sections(plots).items():
-                parts[heading] = "\n\n".join(_link(plot, folder, private) for plot in members)
-            body = "\n\n".join(f"## {heading}\n\n{part}" for heading, part in parts.items())
-            (folder / "report.md").write_text(
-                "# COVID vs non-COVID on chest CT slices\n\n> For research only. Not for diagnosis.\n\n" + body + "\n",
-                encoding="utf-8",
-            )
-    except UserError as error:
-        sys.exit(f"report: {error}")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which revisions to report on."""
+    parser.add_argument(
+        "revisions", nargs="*", metavar="REVISION", help="a commit, branch or experiment (default: the work tree)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where a revision holds no run."""
+    plots, revisions = read_plots(arguments.revisions)
+    parts = {"Test images, 95 % intervals": _table(headline_table(revisions))}
+    changed = params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
+    if len(changed) > 1:
+        parts["Params that differ"] = _table(changed)
+    private = {revision for revision in revisions if params(revision)["dataset"] != "sample"}
+    with publish(REPORT) as folder:
+        folder.mkdir()
+        for heading, members in in_sections(plots).items():
+            parts[heading] = "\n\n".join(_link(plot, folder, private) for plot in members)
+        body = "\n\n".join(f"## {heading}\n\n{part}" for heading, part in parts.items())
+        (folder / "report.md").write_text(
+            "# COVID vs non-COVID on chest CT slices\n\n> For research only. Not for diagnosis.\n\n" + body + "\n",
+            encoding="utf-8",
+        )
     print(f"{REPORT / 'report.md'}: the pictures lie beside it")
+    return 0
 
 
 def _table(rows: Table) -> str:
@@ -51,7 +56,3 @@ def _link(plot: Chart | Picture, folder: Path, private: set[str]) -> str:
     file = folder / (re.sub(r"\W+", "-", title.removesuffix(".png").lower()).strip("-") + ".png")
     file.write_bytes(draw(plot) if isinstance(plot, Chart) else plot.data)
     return f"![{title}]({file.name})"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,25 @@
-"""Print the table of the last run, the study's figures beside it."""
+"""Print the table of results of the last run."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
-from ctscan.evaluation.tables import results_table
+from ctscan.core.errors import UserError
+
+DETAILS = Path("metrics/details.json")
 
 
-def main() -> None:
-    details = Path("metrics/details.json")
-    if not details.is_file():
-        sys.exit(f"{details} is missing; run the pipeline with `make repro`")
-    report = json.loads(details.read_text(encoding="utf-8"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Takes none."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where no run is there."""
+    if not DETAILS.is_file():
+        raise UserError(f"{DETAILS} is missing; run the pipeline with `make repro`")
+    # Here, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.tables import results_table
+
+    report = json.loads(DETAILS.read_text(encoding="utf-8"))
     print(results_table({model: report[model] for model in ("initial", "finetuned")}))
-
-
-if __name__ == "__main__":
-    main()
+    return 0

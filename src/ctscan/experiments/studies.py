@@ -1,5 +1,10 @@
-"""A study's folder: what git keeps of a run on real images, and its page."""
+"""Keep the run in the work tree as a recorded study: `ctscan record-study NAME`, after `dvc repro` or `dvc exp apply`.
 
+Writes studies/NAME: params.yaml, dvc.lock, metrics, plots, and the recorded part of README.md with the command, the
+code's revision, figures, time and machine. What else README.md says is left as it is.
+"""
+
+import argparse
 import json
 import shutil
 import statistics
@@ -8,15 +13,63 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.evaluation.tables import results_table
+from ctscan.experiments.environment import environment
+from ctscan.experiments.programs import attempt, read_program
 
-import pandas as pd
 import yaml
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats and timing are no part of this one run.
 LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "timing")
 BEGIN, END = "<!-- recorded -->", "<!-- end of what is recorded -->"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The study's name and what its command starts from."""
+    parser.add_argument("name", help="of the folder under studies/")
+    parser.add_argument("--base", default="HEAD", help="revision that the command starts from (default HEAD)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where the work tree holds no whole run of committed code."""
+    folder = Path("studies") / arguments.name
+    require_run()
+    require_code(arguments.base)
+    snapshot(Path(), folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    base = yaml.safe_load(read_program("git", "show", f"{arguments.base}:params.yaml"))
+    settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
+    machine = environment()
+    revision = read_program("git", "log", "-1", "--format=%h", arguments.base, "--", "src", "dvc.yaml", "params.yaml")
+    about = {
+        "revision": revision.strip(),
+        "command": f"dvc exp run -n {arguments.name} {settings}",
+        "time": seconds(Path("metrics/timing")),
+        "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
+    }
+    recorded = block(folder, about)
+    page = folder / "README.md"
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# {arguments.name}\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    page.write_text(before + recorded + rest.partition(END)[2], encoding="utf-8")
+    print(f"{folder}: recorded; say in {page} what it shows")
+    return 0
+
+
+def require_run() -> None:
+    """Raises `UserError` unless the work tree holds a whole run of its own code and params."""
+    if attempt("dvc", "status", "--quiet", "dvc.yaml").returncode:
+        raise UserError("the last run is not of these params and this code; run `dvc repro` first")
+
+
+def require_code(base: str) -> None:
+    """Raises `UserError` unless the code that made the run is that of `base`, which the study's page will name."""
+    changed = read_program("git", "diff", "--name-only", base, "--", "src", "dvc.yaml")
+    changed += read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
+    if changed:
+        raise UserError(
+            f"the code is not that of {base} ({', '.join(changed.split())}); commit it, or name another base"
+        )
 
 
 def snapshot(source: Path, folder: Path) -> None:
@@ -46,6 +99,8 @@ def changes(params: Mapping[str, Any], base: Mapping[str, Any], prefix: str = ""
 
 def seconds(timing: Path) -> str:
     """What the epochs under `timing` (metrics/timing) took, a phase each."""
+    import pandas as pd
+
     phases = []
     for phase in ("initial", "finetune"):
         tables = [pd.read_csv(timing / phase / f"{subset}.tsv", sep="\t")["time"] for subset in ("train", "val")]
@@ -60,6 +115,9 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
     Args:
         about: what the files don't hold: `revision` (of the code), `command`, `time` and `machine`.
     """
+    # Here, as scikit-learn takes half a second that help can do without.
+    from ctscan.evaluation.tables import results_table
+
     details, split, lock = (_read(folder / part) for part in ("metrics/details.json", "metrics/split.json", "dvc.lock"))
     params = _read(folder / "params.yaml")
     images = next(dep for dep in lock["stages"]["prepare-split"]["deps"] if dep["path"] == params["dataset"])

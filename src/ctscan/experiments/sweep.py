@@ -1,7 +1,7 @@
 """Try every combination of some values, two runs at a time, and rank them on validation.
 
-    python src/sweep.py lr=1e-4,3e-4,1e-3
-    python src/sweep.py finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
+    ctscan sweep lr=1e-4,3e-4,1e-3
+    ctscan sweep finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
 
 Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
 before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
@@ -9,57 +9,54 @@ are on, are not run again: a sweep that was interrupted goes on.
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Collection
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
+from ctscan.experiments.programs import attempt, run_program
 
 import dvc.api
-import pandas as pd
 import yaml
 from dvc.repo import Repo
 
+if TYPE_CHECKING:  # help should not wait for it
+    import pandas as pd
+
 METRICS = {"train-initial": "metrics/initial.json", "finetune": "metrics/finetune.json"}
+INTERRUPTED = "`dvc queue status` says what still runs, `dvc queue kill` ends it"  # said after Ctrl-C
 UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
 COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
 
 
-def main() -> None:
-    """Exits 1 after a `UserError` or where a run failed, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The values to try, how far the runs go, and how many run at a time."""
     parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
     parser.add_argument("--until", choices=METRICS, default="train-initial", help="last stage (default train-initial)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
-    options = parser.parse_args()
-    try:
-        experiments = combinations(options.grid, read_params(), options.until)
-        require_committed()
-        require_own_queue(experiments)
-        queue(experiments, options.until)
-        _dvc("exp", "run", "--run-all", "--jobs", str(options.workers))
-        ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[options.until])
-    except UserError as error:
-        sys.exit(f"sweep: {error}")
-    except KeyboardInterrupt:
-        print(
-            "\nsweep: interrupted; `dvc queue status` says what still runs, `dvc queue kill` ends it", file=sys.stderr
-        )
-        sys.exit(130)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where the sweep can't start, or where a run of it failed."""
+    experiments = combinations(arguments.grid, read_params(), arguments.until)
+    require_committed()
+    require_own_queue(experiments)
+    queue(experiments, arguments.until)
+    run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
+    ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[arguments.until])
     print(ranked.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
-        sys.exit(f"sweep: no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
+        raise UserError(f"no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
     best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
     print(f"\nbest on validation: dvc exp run {best}")
+    return 0
 
 
 def require_committed() -> None:
     """Raises `UserError` where params.yaml is not that of HEAD: experiments are known by HEAD and what was varied."""
-    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)], check=False).returncode:
+    if attempt("git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)).returncode:
         raise UserError(f"{PARAMS_FILE} is not as committed; commit it, or vary its values here")
 
 
@@ -120,12 +117,14 @@ def queue(experiments: dict[str, list[str]], stage: str) -> None:
             print(f"{name}: there already")
             continue
         changes = [part for setting in settings for part in ("--set-param", setting)]
-        _dvc("exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
+        run_program("dvc", "exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
         print(f"{name}: queued")
 
 
-def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.DataFrame:
+def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> "pd.DataFrame":
     """The finished experiments among `names`, the highest validation AUC first; `rows` as `dvc.api.exp_show` gives."""
+    import pandas as pd
+
     finished = [row for row in rows if row.get("Experiment") in names and row.get("State") not in UNFINISHED]
     table = pd.DataFrame(
         [
@@ -137,14 +136,3 @@ def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> pd.Da
     # Not the loss: it holds the head's L2 penalty, which differs between values of head.units and head.l2.
     ranked = table.sort_values(["val_auc", "val_accuracy"], ascending=False, ignore_index=True)
     return ranked.astype({"best_epoch": int, "epochs": int})
-
-
-def _dvc(*arguments: str) -> None:
-    try:
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True)
-    except subprocess.CalledProcessError:
-        raise UserError(f"`dvc {' '.join(arguments)}` failed, see above") from None
-
-
-if __name__ == "__main__":
-    main()

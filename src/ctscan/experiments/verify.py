@@ -1,41 +1,50 @@
-"""Is a run the committed one? Says stage by stage which outs are the same bytes, and how far metrics lie apart.
+"""Check that a run is the committed one: which outputs have the same bytes, and how far metrics lie apart.
 
-`python src/verify.py` runs the committed pipeline again in a scratch clone; `python src/verify.py --run FOLDER` looks
-at the run that lies in FOLDER. Exit 0: all outs are the same, or, on another kind of machine, the test metrics lie
-within the tolerance. Exit 1: anything else.
+`ctscan verify` runs the committed pipeline again in a scratch clone. `ctscan verify --run FOLDER` looks at the run that
+lies in FOLDER. It succeeds where all outputs are the same or where, on another kind of machine, the test metrics lie
+within the tolerance.
 """
 
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from ctscan.core.errors import UserError
 from ctscan.core.params import read_params
 from ctscan.experiments.environment import environment
-from ctscan.experiments.locks import TOLERANCE, compare_locks, largest_difference
+from ctscan.experiments.programs import read_program, run_program
 
 import yaml
 
+TOLERANCE = 0.05  # of a metric in [0, 1]: an image or three of the sample; another processor rounds otherwise
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, help="folder of a finished run, instead of running again")
-    run: Path | None = parser.parse_args().run
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the run lies."""
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a finished run, instead of running again")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where the run is not the committed one."""
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         recorded = Path(folder) / "recorded"
-        _call("git", "clone", "--quiet", ".", str(recorded))
-        sys.exit(compare(recorded, run or run_again(Path(folder) / "again")))
+        run_program("git", "clone", "--quiet", ".", str(recorded))
+        fault = compare(recorded, arguments.run or run_again(Path(folder) / "again"))
+    if fault:
+        raise UserError(fault)
+    return 0
 
 
 def run_again(clone: Path) -> Path:
     """The committed pipeline in a clone with a cache of its own, so that nothing is taken from earlier runs."""
-    _call("git", "clone", "--quiet", ".", str(clone))
+    run_program("git", "clone", "--quiet", ".", str(clone))
     params = read_params()
     if params.dataset == "sample":
-        _call("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
+        run_program("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
     elif not (clone / params.dataset).exists():  # git may hold a small one
         shutil.copytree(params.dataset, clone / params.dataset)
     weights = Path(params.weights)
@@ -43,7 +52,7 @@ def run_again(clone: Path) -> Path:
         (clone / weights).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, clone / weights)
     # Forced, because a cache that the user shares between repositories may hold the runs.
-    _call("dvc", "repro", "--force", at=clone)
+    run_program("dvc", "repro", "--force", at=clone)
     return clone
 
 
@@ -74,17 +83,43 @@ def compare(recorded: Path, run: Path) -> str | None:
 
 def _altered(run: Path) -> set[str]:
     """Outs in `run` that aren't, or are no longer, what its own dvc.lock says."""
-    stages = json.loads(_call(sys.executable, "-m", "dvc", "status", "--json", at=run, stdout=subprocess.PIPE))
+    stages = json.loads(read_program("dvc", "status", "--json", at=run))
     changes = [change for stage in stages.values() for change in stage if isinstance(change, dict)]
     return {path for change in changes for path in change.get("changed outs", {})}
 
 
-def _call(*command: str, at: Path | None = None, stdout: int | None = None) -> str:
-    done = subprocess.run(command, cwd=at, stdout=stdout, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"verify: `{' '.join(command)}` failed; its message stands above")
-    return done.stdout or ""
+class Out(NamedTuple):
+    """An out of a stage and whether both runs have the same bytes there."""
+
+    stage: str
+    path: str
+    same: bool
 
 
-if __name__ == "__main__":
-    main()
+def compare_locks(recorded: Mapping[str, Any], rerun: Mapping[str, Any]) -> list[Out]:
+    """All outs of two parsed dvc.lock files, in the order of the first; one that a lock lacks is not the same."""
+    hashes = [
+        {(stage, out["path"]): out["md5"] for stage, entry in lock["stages"].items() for out in entry.get("outs", [])}
+        for lock in (recorded, rerun)
+    ]
+    keys = list(dict.fromkeys([*hashes[0], *hashes[1]]))
+    return [Out(stage, path, hashes[0].get((stage, path)) == hashes[1].get((stage, path))) for stage, path in keys]
+
+
+def largest_difference(recorded: Path, rerun: Path) -> float:
+    """The largest absolute difference of numbers in the same place of two JSON files; infinite if places differ."""
+    first, second = (dict(_numbers(json.loads(path.read_text(encoding="utf-8")))) for path in (recorded, rerun))
+    if first.keys() != second.keys():
+        return float("inf")
+    return max((abs(first[place] - second[place]) for place in first), default=0.0)
+
+
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{place}/{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}/{index}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, float(value)

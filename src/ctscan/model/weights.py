@@ -51,7 +51,7 @@ def imagenet_model(application: Any, **arguments: Any) -> tuple[keras.Model, Pub
             raise
         raise UserError(
             f"{used[0][1]}: not the weights of {application.__name__} ({_one_line(error)}); "
-            "delete it, then run `make weights`"
+            "delete it, then run `ctscan weights`"
         ) from None
     return base, *used[0]
 
@@ -82,7 +82,7 @@ def fetch(file: PublishedFile) -> Path:
     except _DownloadError as error:
         raise UserError(
             f"weights = imagenet needs {file.name}, which {state} in {folder}, and downloading it failed ({error}); "
-            f"run `make weights` with a network, or put the file there yourself, from {file.url}"
+            f"run `ctscan weights` with a network, or put the file there yourself, from {file.url}"
         ) from None
     return target
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 GROUPS_FILE = "groups.csv"
 SHOWN_WARNINGS = 10
 # How a dataset of the repository is fetched.
-_FETCH = {"data": "run `make data`", "sample": "run `dvc pull sample`"}
+_FETCH = {"data": "run `ctscan data`", "sample": "run `dvc pull sample`"}
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

@@ -1,15 +1,14 @@
 """Write the results and plots of the last run, or of several, as one page that opens with no network.
 
-`python src/show_plots.py` shows the work tree; `python src/show_plots.py HEAD my-experiment` compares revisions.
+`ctscan plots` shows the work tree; `ctscan plots HEAD my-experiment` compares revisions.
 """
 
+import argparse
 import base64
 import json
-import sys
 from html import escape
 from pathlib import Path
 
-from ctscan.core.errors import UserError
 from ctscan.experiments.compare import Table, headline_table, params_table
 from ctscan.experiments.dvc_plots import CONFIG, Chart, Picture, in_sections, read_plots, vega_script
 
@@ -34,12 +33,17 @@ EMBED = {
 }
 
 
-def main() -> None:
-    try:
-        plots, revisions = read_plots(sys.argv[1:])
-        tables = headline_table(revisions), params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
-    except UserError as error:
-        sys.exit(f"plots: {error}")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which revisions to show."""
+    parser.add_argument(
+        "revisions", nargs="*", metavar="REVISION", help="a commit, branch or experiment (default: the work tree)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises `UserError` where a revision holds no run."""
+    plots, revisions = read_plots(arguments.revisions)
+    tables = headline_table(revisions), params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
     sections = {
         heading: f"<div class='plots'>{''.join(map(_figure, members))}</div>"
         for heading, members in in_sections(plots).items()
@@ -47,6 +51,7 @@ def main() -> None:
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(*tables, sections), encoding="utf-8")
     print(f"{PAGE}: open it in a browser; it needs no network")
+    return 0
 
 
 def page(headline: Table, params: Table, sections: dict[str, str]) -> str:
@@ -90,7 +95,3 @@ def _figure(plot: Chart | Picture) -> str:
         f"<figure aria-label='{escape(plot.name)}'><div class='chart'></div>"
         f"<script>vegaEmbed(document.currentScript.previousElementSibling, {spec}, {options})</script></figure>"
     )
-
-
-if __name__ == "__main__":
-    main()
