@@ -36,11 +36,12 @@ ONCE = np.ones((1, 10))
     ],
 )
 def test_counted_by_hand(threshold: float, counted: float) -> None:
-    assert net_benefit(LABELS, SCORES, np.array([threshold]), ONCE) == pytest.approx(np.array([[counted]]))
+    assert net_benefit(LABELS, SCORES, np.array([threshold]), ONCE, 0.4) == pytest.approx(np.array([[counted]]))
 
 
 def test_treating_all_gains_the_prevalence_less_the_weighted_rest() -> None:
-    curves = pd.DataFrame(decision_curves(LABELS, {"model": SCORES}, resample(LABELS, None, 100, 0, "test"), "test"))
+    draws = resample(LABELS, None, 100, 0, "test")
+    curves = pd.DataFrame(decision_curves(LABELS, {"model": SCORES}, draws, "test", 0.4))
     everyone = curves[curves["model"] == TREAT_ALL].set_index("threshold")["net_benefit"]
     assert everyone[0.25] == pytest.approx(0.4 - 0.6 / 3)
     assert everyone[0.4] == pytest.approx(0)  # at the prevalence, to treat all and to treat nobody come to the same
@@ -55,28 +56,27 @@ def test_another_prevalence_is_that_of_a_set_in_which_one_class_is_held_more_oft
     drawn = resample(LABELS, None, 100, 0, "test")
     rows = pd.DataFrame(decision_curves(LABELS, {"model": SCORES}, drawn, "test", prevalence))
     curve = rows.loc[rows["model"] == "model", "net_benefit"].to_numpy()
-    assert curve == pytest.approx(net_benefit(LABELS, shifted, THRESHOLDS, weights)[0])
+    assert curve == pytest.approx(net_benefit(LABELS, shifted, THRESHOLDS, weights, prevalence)[0])
 
 
-def test_bands_are_quantiles_over_explicit_resamples() -> None:
+def test_bands_are_quantiles_over_explicit_resamples_of_fixed_prevalence() -> None:
     draws = resample(LABELS, np.arange(10) // 2, 200, 3, "test")
-    explicit, gains = [], []
+    explicit = []
     for counts in draws.counts:
         images = np.repeat(np.arange(10), counts.astype(int))
         called, truth = SCORES[images] >= 0.2, LABELS[images]
-        benefit = (called & (truth == 1)).mean() - (called & (truth == 0)).mean() / 4
-        explicit.append(benefit)
-        gains.append(benefit - max(truth.mean() - (1 - truth.mean()) / 4, 0))
-    curves = decision_curves(LABELS, {"model": SCORES}, draws, "test")
+        explicit.append(0.4 * called[truth == 1].mean() - 0.6 * called[truth == 0].mean() / 4)
+    curves = decision_curves(LABELS, {"model": SCORES}, draws, "test", 0.4)
     row = next(row for row in curves if row["model"] == "model" and row["threshold"] == 0.2)
-    ends = np.quantile(explicit, [0.025, 0.975])
-    assert (row["low"], row["high"]) == pytest.approx(tuple(ends))
+    low, high = np.quantile(explicit, [0.025, 0.975])
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
     reported = next(
         row for row in net_benefit_table(LABELS, {"model": SCORES}, draws, "test")["model"] if row["threshold"] == 0.2
     )
-    assert (reported["low"], reported["high"]) == pytest.approx(tuple(ends))
-    assert (reported["gain_low"], reported["gain_high"]) == pytest.approx(tuple(np.quantile(gains, [0.025, 0.975])))
-    assert reported["gain"] == pytest.approx(0.325 - 0.25)
+    everyone = 0.4 - 0.6 / 4
+    assert (reported["low"], reported["high"]) == pytest.approx((low, high))
+    assert (reported["gain_low"], reported["gain_high"]) == pytest.approx((low - everyone, high - everyone))
+    assert reported["gain"] == pytest.approx(0.325 - everyone)
 
 
 def test_the_band_covers_the_true_curve() -> None:
@@ -89,14 +89,14 @@ def test_the_band_covers_the_true_curve() -> None:
         labels = np.repeat([0, 1], 100)
         scores = 1 / (1 + np.exp(-2 * rng.normal(2 * labels - 1, 1)))
         counts = resample(labels, None, 300, trial, "test").counts
-        low, high = percentiles(net_benefit(labels, scores, np.array([threshold]), counts)[:, 0])
+        low, high = percentiles(net_benefit(labels, scores, np.array([threshold]), counts, 0.5)[:, 0])
         covered += low <= truth <= high
     assert covered / trials > 0.9
 
 
 def test_rows_are_json_and_scores_are_checked() -> None:
     draws = resample(LABELS, None, 100, 0, "test")
-    json.dumps(decision_curves(LABELS, {"model": SCORES}, draws, "test"), allow_nan=False)
+    json.dumps(decision_curves(LABELS, {"model": SCORES}, draws, "test", 0.4), allow_nan=False)
     json.dumps(net_benefit_table(LABELS, {"model": SCORES}, draws, "test"), allow_nan=False)
     with pytest.raises(UserError, match="test, model: scores run from"):
-        decision_curves(LABELS, {"model": SCORES * 2}, draws, "test")
+        decision_curves(LABELS, {"model": SCORES * 2}, draws, "test", 0.4)

@@ -53,15 +53,6 @@ def assess(
     }
 
 
-def compare(test: ScoredSubset, threshold: float, resamples: intervals.Resamples) -> dict[str, dict[str, Any]]:
-    """The two models on the same test images: exact McNemar test, and the difference of ROC AUC with its interval."""
-    both = (test.labels, test.scores["initial"], test.scores["finetuned"])
-    return {
-        "mcnemar": intervals.mcnemar(*both, threshold, "test"),
-        "auc_difference": intervals.auc_difference(*both, resamples, "test"),
-    }
-
-
 def controls_table(
     test: ScoredSubset, baselines: Mapping[str, np.ndarray], threshold: float, resamples: intervals.Resamples
 ) -> list[dict[str, Any]]:

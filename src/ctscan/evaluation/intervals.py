@@ -12,7 +12,6 @@ from ctscan.evaluation.metrics import HEADLINE, Labels, Scores, checked, checked
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 LEVEL = 0.95
 GRID = np.linspace(0, 1, 101)
@@ -102,26 +101,6 @@ def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, 
     observed = _precision_on_grid(truth, values, np.ones((1, len(truth))))[0]
     drawn = _precision_on_grid(truth, values, resamples.counts)
     return {**resamples.describe(), "points": _band("recall", "precision", observed, drawn)}
-
-
-def mcnemar(
-    labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, threshold: float, name: str
-) -> dict[str, float]:
-    """Exact McNemar test of two models' calls on the same images (McNemar 1947; two-sided binomial).
-
-    Returns `first_only` and `second_only`, the images that one model alone calls rightly, and `p_value` in [0, 1]. The
-    test takes images as independent: where several are of one patient, p is too small. Raises `UserError` as `checked`
-    does.
-    """
-    truth, first_scores = checked(labels, first, f"{name}, first model")
-    _, second_scores = checked(labels, second, f"{name}, second model")
-    first_right = (first_scores >= threshold) == truth
-    second_right = (second_scores >= threshold) == truth
-    first_only = int((first_right & ~second_right).sum())
-    second_only = int((second_right & ~first_right).sum())
-    discordant = first_only + second_only
-    p_value = float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
-    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
 
 
 def auc_difference(

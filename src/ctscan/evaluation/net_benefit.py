@@ -23,46 +23,47 @@ TREAT_NONE = "treat_none"
 Curve = npt.NDArray[np.float64]
 
 
-def net_benefit(
-    labels: Labels, probabilities: Scores, thresholds: Curve, counts: Counts, prevalence: float | None = None
-) -> Curve:
+def net_benefit(labels: Labels, probabilities: Scores, thresholds: Curve, counts: Counts, prevalence: float) -> Curve:
     """Net benefit of acting where a probability reaches each of `thresholds` (t,), in each resample: (b, t).
 
     Args:
         counts: how often each resample holds each image, (b, n); each row holds images of both classes.
-        prevalence: share of positives, between 0 and 1, of the population that the result is for; None stands for the
-            share in the resample itself.
+        prevalence: share of positives, in [0, 1], of the population that the result is for. It is fixed, as a
+            stratified split fixes that of a test set, so resamples don't vary it.
     """
     called = probabilities[:, None] >= thresholds
     positive = counts * labels
     negative = counts - positive
-    positives, negatives = positive.sum(axis=1, keepdims=True), negative.sum(axis=1, keepdims=True)
-    share = positives / (positives + negatives) if prevalence is None else prevalence
-    gained = share * (positive @ called) / positives
-    lost = (1 - share) * (negative @ called) / negatives
+    gained = prevalence * (positive @ called) / positive.sum(axis=1, keepdims=True)
+    lost = (1 - prevalence) * (negative @ called) / negative.sum(axis=1, keepdims=True)
     benefit: Curve = gained - lost * (thresholds / (1 - thresholds))
     return benefit
 
 
 def decision_curves(
-    labels: npt.ArrayLike,
-    probabilities: Mapping[str, Scores],
-    resamples: Resamples,
-    name: str,
-    prevalence: float | None = None,
+    labels: npt.ArrayLike, probabilities: Mapping[str, Scores], resamples: Resamples, name: str, prevalence: float
 ) -> list[dict[str, Any]]:
     """The curves of all models in `probabilities`, of treating all and of treating nobody, with pointwise 95 % bands.
 
-    Each row holds `model`, `threshold`, `net_benefit`, `low` and `high`. Probabilities have to be calibrated for the
-    share of positives in the set. With `prevalence`, they are first shifted to it (see `shift_prior`), and the curves
-    are those of a population with that share.
+    Each row holds `model`, `threshold`, `net_benefit`, `low` and `high`.
+
+    Args:
+        probabilities: by model, (n,), calibrated for the share of positives in the set.
+        prevalence: share of positives, between 0 and 1, of the population that the curves are for. The probabilities
+            are shifted to it (see `shift_prior`).
 
     Raises:
         UserError: as `metrics.checked` does.
     """
     truth = checked_labels(labels, name)
+    own = float(truth.mean())
+    curves = {
+        model: shift_prior(checked(truth, values, f"{name}, {model}")[1], own, prevalence)
+        for model, values in probabilities.items()
+    }
+    curves |= {TREAT_ALL: np.ones(len(truth)), TREAT_NONE: np.zeros(len(truth))}
     rows = []
-    for model, values in _with_defaults(truth, probabilities, name, prevalence).items():
+    for model, values in curves.items():
         observed = net_benefit(truth, values, THRESHOLDS, np.ones((1, len(truth))), prevalence)[0]
         low, high = percentiles(net_benefit(truth, values, THRESHOLDS, resamples.counts, prevalence))
         columns = {"threshold": THRESHOLDS, "net_benefit": observed, "low": low, "high": high}
@@ -76,42 +77,29 @@ def decision_curves(
 def net_benefit_table(
     labels: npt.ArrayLike, probabilities: Mapping[str, Scores], resamples: Resamples, name: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """What each model gains at the thresholds `REPORTED`, a row for each.
+    """What each model gains at the thresholds `REPORTED`, a row for each, at the set's own share of positives.
 
     A row holds `threshold`, `net_benefit` with `low` and `high`, and `gain`: the net benefit less that of the better of
-    treating all and treating nobody, with its interval `gain_low` to `gain_high` from the same resamples. A model is
-    worth using at a threshold where the whole interval of its gain is above 0. Raises `UserError` as `metrics.checked`
-    does.
+    treating all and treating nobody, with its interval `gain_low` to `gain_high`. A model is worth using at a threshold
+    where the whole interval of its gain is above 0. Raises `UserError` as `metrics.checked` does.
     """
     truth = checked_labels(labels, name)
-    thresholds = np.array(REPORTED)
+    thresholds, own = np.array(REPORTED), float(truth.mean())
     everyone = np.ones((1, len(truth)))
-
-    def curves(values: Scores) -> Curve:
-        return np.concatenate([net_benefit(truth, values, thresholds, each) for each in (everyone, resamples.counts)])
-
-    default = np.maximum(curves(np.ones(len(truth))), 0)
+    default = np.maximum(net_benefit(truth, everyone[0], thresholds, everyone, own)[0], 0)
     table = {}
     for model, scores in probabilities.items():
-        benefit = curves(checked(truth, scores, f"{name}, {model}")[1])
-        gain = benefit - default
+        values = checked(truth, scores, f"{name}, {model}")[1]
+        observed = net_benefit(truth, values, thresholds, everyone, own)[0]
+        drawn = net_benefit(truth, values, thresholds, resamples.counts, own)
         table[model] = [
             {
                 "threshold": threshold,
-                "net_benefit": float(benefit[0, at]),
-                **percentile_interval(benefit[1:, at]),
-                "gain": float(gain[0, at]),
-                **{f"gain_{end}": value for end, value in percentile_interval(gain[1:, at]).items()},
+                "net_benefit": float(observed[at]),
+                **percentile_interval(drawn[:, at]),
+                "gain": float(observed[at] - default[at]),
+                **{f"gain_{end}": value for end, value in percentile_interval(drawn[:, at] - default[at]).items()},
             }
             for at, threshold in enumerate(REPORTED)
         ]
     return table
-
-
-def _with_defaults(
-    labels: Labels, probabilities: Mapping[str, Scores], name: str, prevalence: float | None
-) -> dict[str, Scores]:
-    curves = {model: checked(labels, values, f"{name}, {model}")[1] for model, values in probabilities.items()}
-    if prevalence is not None:
-        curves = {model: shift_prior(values, float(labels.mean()), prevalence) for model, values in curves.items()}
-    return {**curves, TREAT_ALL: np.ones(len(labels)), TREAT_NONE: np.zeros(len(labels))}

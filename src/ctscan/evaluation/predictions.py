@@ -10,12 +10,20 @@ from ctscan.evaluation.metrics import Scores
 import pandas as pd
 
 PREDICTIONS = Path("predictions.csv")
+MODELS = ("initial", "finetuned")
+NOVELTY = "novelty"  # the column of the novelty score, which is not a score of a class
+FOLD = "fold"  # the column that says which fold's models made a row, where several folds stand in one table
 IMAGE = ("path", "label", "subset", "group")  # the columns that say which image a row is about
 
 
 def predictions_table(images: pd.DataFrame, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """One row for each image: the columns `IMAGE` of `images` (n rows), and a column for each of `scores` (n,)."""
     return images.loc[:, list(IMAGE)].reset_index(drop=True).assign(**scores)
+
+
+def score_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of `table` that hold scores of the positive class: of the models, and of baselines and controls."""
+    return [str(column) for column in table if column not in (*IMAGE, NOVELTY, FOLD)]
 
 
 def write_predictions(path: Path, table: pd.DataFrame) -> None:

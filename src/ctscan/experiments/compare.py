@@ -19,6 +19,8 @@ Table = list[list[str]]  # rows of cells, the first one heads
 def headline_table(revisions: Sequence[str]) -> Table:
     """The study's five metrics on test with 95 % intervals, a row for each model of each revision.
 
+    The last column holds the share of resamples in which the model beats every control, where the run has it.
+
     Raises:
         UserError: a revision holds no run.
     """
@@ -26,10 +28,12 @@ def headline_table(revisions: Sequence[str]) -> Table:
     from ctscan.evaluation.metrics import HEADLINE
     from ctscan.evaluation.tables import headline
 
-    table = [["revision", "model", *HEADLINE]]
+    table = [["revision", "model", *HEADLINE, "beats controls"]]
     for revision in revisions:
         details = _details(revision)
-        table += [[revision, model, *headline(details[model])] for model in MODELS]
+        for model in MODELS:
+            won = details[model].get("win_probability")
+            table.append([revision, model, *headline(details[model]), f"{won['controls']:.3f}" if won else ""])
     return table
 
 

@@ -28,6 +28,7 @@ SECTIONS = {
     "ROC": ("ROC",),
     "Precision and recall": ("Precision",),
     "Calibration": ("plots/reliability", "plots/scores"),
+    "Use in decisions": ("plots/net_benefit", "plots/risk_coverage"),
     "Confusion": ("Confusion",),
     "Learning curves": ("Loss", "Accuracy", "AUC"),
     "Controls": ("plots/controls",),

@@ -1,4 +1,4 @@
-"""Print the table of results of the last run."""
+"""Print the results of the last run: what says most of the models, and below it the metrics of the study."""
 
 import argparse
 import json
@@ -18,8 +18,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not DETAILS.is_file():
         raise UserError(f"{DETAILS} is missing; run the pipeline with `make repro`")
     # Here, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import results_table
+    from ctscan.evaluation.tables import evidence_table, results_table
 
     report = json.loads(DETAILS.read_text(encoding="utf-8"))
-    print(results_table({model: report[model] for model in ("initial", "finetuned")}))
+    models = {model: report[model] for model in ("initial", "finetuned")}
+    print(evidence_table(models), results_table(models), sep="\n\n")
     return 0
