@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ctscan.core.params import read_params
-from ctscan.images.batches import INFERENCE_BATCH
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.images.decode import load_slice
 from ctscan.inference.bundle import NOVELTY, load_bundle, read_evaluation
 from ctscan.inference.predictor import predict

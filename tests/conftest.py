@@ -1,4 +1,4 @@
-"""Scenery that several tests share."""
+"""Provide the fixtures that several tests share."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The README's commands work as printed."""
+"""The commands that pages print work as printed, and what the pages link to and name exists."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ctscan.experiments.studies import BEGIN, END
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import pytest
@@ -15,55 +16,82 @@ import yaml
 from PIL import Image
 from repository import REPO
 
-README = (REPO / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(REPO)) for path in sorted(REPO.glob("docs/*.md")))]
+PAGES += [str(path.relative_to(REPO)) for path in sorted([*REPO.glob("studies/*.md"), *REPO.glob("studies/*/*.md")])]
 
-# The README's commands in the order in which they are run, and what each prints. The first makes the run itself.
+# The commands in the order in which they are run, and what each prints. The first makes the run itself.
 RUN = {
     "make repro": "finetuned",
-    "make help": "list the targets",
+    "ctscan --help": "predict",
     "dvc repro": "Data and pipelines are up to date.",
+    "ctscan check-lock": "in step",
     "dvc exp run -S lr=3e-4": "Ran experiment",
-    "python -m ctscan predict split/images/test": "intervals over",
-    "python -m ctscan explain split/images/test/COVID/*1*.png": "drawn in explanations",
-    "python -m ctscan export --format onnx": "use it so",
-    "make plots": "dvc_plots/index.html",
-    "make report": "report/report.md",
+    "ctscan predict split/images/test": "intervals over",
+    "ctscan explain split/images/test/COVID/*1*.png": "drawn in explanations",
+    "ctscan export --format onnx": "use it so",
+    "ctscan plots": "dvc_plots/index.html",
+    "ctscan report": "report/report.md",
     "dvc exp show --only-changed": "lr",
     "dvc metrics diff": "metrics/initial.json",
     "dvc params diff": "0.0003",
     "dvc plots diff": "index.html",
     "dvc plots show": "index.html",
-    "dvc repro --force extract-features": "Running stage 'extract-features'",
+    "git checkout params.yaml dvc.lock metrics plots": "",
     "dvc status data.dvc": "data",
     "dvc add data": "git add data.dvc",
     "git tag -a ct-classifier@v1.0.0 -m model": "",
     "dvc artifacts get . ct-classifier -o got.keras": "",
 }
 # Those that no test can run as printed, and why.
+DOWNLOADS = "downloads packages"
+NAMELESS = "stands for a command with a name in it"
 NOT_RUN = {
     "git clone <this repository> && cd <its folder>": "names no repository; what follows is run in a copy of this one",
     "source .venv/bin/activate": "puts .venv first on the path of a shell, as the commands here have it",
-    "make repro GPU=1": "downloads TensorFlow with CUDA",
-    "make data": "downloads the dataset; tests/test_fetch.py serves it one",
-    "make data ARCHIVE=path": "needs the dataset's archive; tests/test_fetch.py makes one",
-    "make weights": "downloads the weights; tests/test_weights.py serves it some",
-    "dvc exp run -n study -S dataset=data -S weights=imagenet": "needs the dataset and the weights",
-    "pip download --require-hashes -r requirements.txt -d wheels": "downloads every package",
+    "make repro GPU=1": DOWNLOADS,
+    "pip download --require-hashes -r requirements.txt -d wheels": DOWNLOADS,
     "PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheels make repro": "needs the downloaded packages",
-    'make repeats ARGS="--strategy blocked"': "takes minutes; tests/test_repeats.py runs it on few images",
-    'make sweep GRID="lr=1e-4,3e-4,1e-3"': "takes minutes; tests/test_sweep.py has what it queues and how it ranks",
-    "dvc exp run -S split.strategy=grouped": "takes minutes; tests/test_splitting.py splits so",
-    "dvc exp run -S dataset=scans -S classes.positive=covid -S classes.negative=healthy -S split.strategy=grouped": (
-        "takes minutes; tests/test_dataset.py reads such folders"
-    ),
-    "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "takes minutes; tests/test_backbones.py builds it",
-    "dvc exp run --queue -S lr=1e-4,3e-4,1e-3": "queues what `make sweep` runs, under names of DVC's own",
+    "make data": "downloads the dataset; tests/download serves it one",
+    "ctscan data": "downloads the dataset; tests/download serves it one",
+    "ctscan data --archive path/to/archive.zip": "needs the dataset's archive; tests/download makes one",
+    "ctscan data --pin": "needs the dataset; tests/download pins one",
+    "ctscan weights": "downloads the weights; tests/model/test_weights.py serves it some",
+    "ctscan weights path/to/file.h5": "needs a weights file; tests/model/test_weights.py makes some",
+    "dvc exp run -n study -S dataset=data -S weights=imagenet": "needs the dataset and the weights",
+    "dvc exp run -S dataset=data -S image_size=128 -S initial.epochs=40": "needs the dataset",
+    "ctscan repeats": "takes minutes; tests/experiments/test_repeats.py runs it on few images",
+    "ctscan repeats --strategy random --seeds 5": "the same",
+    "ctscan repeats --strategy blocked --seeds 5": "the same",
+    "ctscan sweep": "names no values",
+    "ctscan sweep lr=1e-4,3e-4,1e-3": "takes minutes; tests/experiments/test_sweep.py has what it queues and ranks",
+    "ctscan sweep finetune_lr=3e-5,1e-4 --until finetune": "the same",
+    "ctscan sweep unfreeze_depth=50,150,250 --until finetune": "the same",
+    "dvc exp run --queue -S lr=1e-4,3e-4,1e-3": "queues what `ctscan sweep` runs, under names of DVC's own",
     "dvc queue start -j 2": "returns at once and goes on in the background",
-    "pip install tf2onnx onnx onnxruntime": "downloads packages that requirements-dev.txt holds",
-    "dvc exp apply NAME": "names no experiment",
-    "dvc checkout": "fails as the README says, while the dataset is not there",
-    "make verify": "runs the pipeline once more; tests/test_verification.py compares runs",
-    "make bench": "takes hours; tests/test_benchmarks.py runs it at its smallest",
+    "dvc exp run -S split.strategy=grouped": "takes minutes; tests/split/test_strategies.py splits so",
+    "dvc exp run -S dataset=scans -S classes.positive=covid -S classes.negative=healthy -S split.strategy=grouped": (
+        "takes minutes; tests/split/test_check.py reads such folders"
+    ),
+    "dvc exp run -S backbone=DenseNet121 -S unfreeze_depth=120": "takes minutes; tests/model/test_backbone.py has it",
+    "dvc exp run --temp": "takes minutes; the text says where it imports from",
+    "dvc repro --dry": "is what `ctscan check-lock` reads",
+    "dvc exp apply NAME": NAMELESS,
+    "dvc checkout": "fails as docs/dataset.md says, while the dataset is not there",
+    "dvc checkout --force": "deletes a dataset that is not in the cache",
+    "dvc pull": "fails as docs/design.md says: the dataset is on no remote",
+    "git reset --hard": "drops what is not committed",
+    "python src/NAME.py": NAMELESS,
+    "ctscan predict FOLDER": NAMELESS,
+    "ctscan record-study NAME": "needs a run on real images; tests/experiments/test_studies.py records one",
+    "ctscan readme-tables": "rewrites the pages; tests/experiments/test_readme_tables.py compares them",
+    "ctscan draw-sample": "takes a minute; tests/test_phantoms.py draws it",
+    "ctscan verify": "runs the pipeline once more; tests/experiments/test_verify.py compares runs",
+    "make test": "runs this test",
+    "make format": "changes sources",
+    "make lint": "checks this repository, not a copy; .ci/run has it",
+    "pre-commit install": "writes into .git of the repository",
+    "pytest tests/training -k killed": "runs tests within a test",
+    "pytest -m 'not slow'": "runs tests within a test",
 }
 QUICK = {
     "dataset": "few",
@@ -76,19 +104,53 @@ QUICK = {
 }
 
 
+def read(page: str) -> str:
+    """A page without what `ctscan record-study` wrote into it, which tests/experiments/test_studies.py compares."""
+    text = (REPO / page).read_text(encoding="utf-8")
+    return re.sub(f"{BEGIN}.*?{END}", "", text, flags=re.DOTALL)
+
+
 def printed_commands(text: str) -> list[str]:
     """Every line of a console block without its comment, and whatever else stands in backticks and is a command."""
     blocks = "\n".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL)).splitlines()
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    inline = re.findall(r"`((?:[A-Z_]+=\S+ )*(?:dvc|make|python3?|pip|pytest|git|source|bash|ctscan) [^`]+)`", prose)
+    programs = "dvc|make|python3?|pip|pytest|git|source|bash|ctscan|pre-commit"
+    inline = re.findall(rf"`((?:[A-Z_]+=\S+ )*(?:{programs}) [^`]+)`", prose)
     return list(dict.fromkeys([*(re.sub(r"\s+#.*", "", line) for line in blocks if line), *inline]))
 
 
 def test_every_command_is_run_or_there_is_a_reason() -> None:
-    commands = set(printed_commands(README))
+    commands = {command for page in PAGES for command in printed_commands(read(page))}
     assert commands - {*RUN, *NOT_RUN} == set(), "add it to RUN, or to NOT_RUN with the reason"
-    assert {*RUN, *NOT_RUN} - commands == set(), "the README prints it no longer"
+    assert {*RUN, *NOT_RUN} - commands == set(), "no page prints it any longer"
     assert not set(RUN) & set(NOT_RUN)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").split()) <= 1000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_exists(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", read(page))
+    targets = {one or other for one, other in links}
+    missing = {target for target in targets if ":" not in target and not (REPO / page).parent.joinpath(target).exists()}
+    assert missing == set()
+
+
+def test_the_readme_names_files_that_exist_and_the_stages_of_the_pipeline() -> None:
+    text = read("README.md")
+    (tree,) = re.findall(r"```text\n(README\.md .*?)```", text, re.DOTALL)
+    names = [name for line in tree.splitlines() for name in re.split(r"\s{2,}", line)[0].split() if name != "..."]
+    assert [name for name in names if not (REPO / name).exists()] == []
+
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    rows = re.findall(r"^\| `([a-z-]+)` \|[^|]+\| (.+) \|$", text, re.MULTILINE)
+    assert [stage for stage, _ in rows] == list(stages)
+    for stage, causes in rows:
+        assert set(re.findall(r"`(\w+)`", causes)) <= set(stages[stage]["params"]), stage
+    (graph,) = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)
+    assert re.findall(r"--> ([a-z-]+)", graph) == list(stages)
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
@@ -113,6 +175,8 @@ def quick_clone(tmp_path: Path) -> Path:
     # src on the path, as the Makefile puts it there.
     (programs / "python").write_text(f'#!/bin/sh\nPYTHONPATH="{clone}/src" exec "{sys.executable}" "$@"\n')
     (programs / "python").chmod(0o755)
+    (programs / "ctscan").write_text('#!/bin/sh\nexec python -m ctscan "$@"\n')
+    (programs / "ctscan").chmod(0o755)
     (programs / "dvc").symlink_to(Path(sys.executable).with_name("dvc"))
     (programs / "run-ready").touch()
     run(clone, "git init -q && git config user.name test && git config user.email test@example.org")

@@ -1,4 +1,4 @@
-"""Results take their place whole or not at all."""
+"""A result takes its place whole or not at all."""
 
 import resource
 from pathlib import Path

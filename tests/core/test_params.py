@@ -1,4 +1,4 @@
-"""params.yaml: what is refused, in which words, and what a stage may read."""
+"""Wrong values of params.yaml are refused in clear words, and a stage reads only what it declares."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Calibration against hand-counted bins and known temperatures."""
+"""Calibration agrees with bins counted by hand and finds known temperatures."""
 
 import json
 

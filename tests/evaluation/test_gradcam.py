@@ -1,4 +1,4 @@
-"""Grad-CAM is what its definition says, for any network and whatever was frozen; its checks can tell maps apart."""
+"""Grad-CAM follows its definition for any network, whatever was frozen, and its checks can tell maps apart."""
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Head
@@ -92,9 +92,9 @@ def test_what_was_frozen_changes_no_map(depth: int) -> None:
 
 
 def test_an_unknown_layer_is_a_line_that_names_some() -> None:
-    with pytest.raises(UserError, match=r"'conv9' is no layer .* norm \(12x12\), last \(6x6\)$"):
+    with pytest.raises(UserError, match=r"'conv9' is not a layer .* norm \(12x12\), last \(6x6\)$"):
         GradCam(tiny_network(), "conv9")
-    with pytest.raises(UserError, match="'hidden' is no layer"):
+    with pytest.raises(UserError, match="'hidden' is not a layer"):
         GradCam(tiny_network(), "hidden")
 
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: against the library on explicit resamples, and by coverage in simulation."""
+"""Bootstrap intervals agree with the library on explicit resamples, and cover the truth as often as they say."""
 
 import json
 from statistics import NormalDist

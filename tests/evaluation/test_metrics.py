@@ -1,4 +1,4 @@
-"""Metrics against hand-counted tables, the study's own among them."""
+"""Metrics agree with tables counted by hand, among them the study's own."""
 
 import json
 

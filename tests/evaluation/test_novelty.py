@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ctscan.core.errors import UserError
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.evaluation import novelty
 from ctscan.evaluation.unfamiliar_images import non_ct_images
 from ctscan.images.decode import resize
@@ -101,6 +102,6 @@ def test_images_of_other_kinds_depend_on_the_seed_alone() -> None:
 
 
 def test_statistics_of_many_slices_are_those_of_each() -> None:
-    slices = np.random.default_rng(0).integers(0, 256, (novelty.BATCH + 5, 9, 9), dtype=np.uint8)
+    slices = np.random.default_rng(0).integers(0, 256, (INFERENCE_BATCH + 5, 9, 9), dtype=np.uint8)
     each = np.concatenate([novelty._statistics(one[None]) for one in slices])
     np.testing.assert_allclose(novelty._statistics(slices), each)

@@ -13,9 +13,10 @@ from ctscan.experiments.dvc_plots import OTHERS, Chart, in_sections, read_plots
 import pytest
 import vl_convert
 import yaml
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, open_browser, visit
 from commands import ctscan_process
 from PIL import Image
+from playwright.sync_api import Browser
 from repository import REPO
 
 pytestmark = pytest.mark.slow
@@ -106,8 +107,8 @@ def comparison(clone: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as chromium:
+def browser() -> Iterator[Browser]:
+    with open_browser() as chromium:
         yield chromium
 
 
@@ -121,18 +122,18 @@ def overlap(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
 def test_the_page_shows_all_with_no_network(
     browser: Browser, request: pytest.FixtureRequest, name: str, headings: list[str], width: int
 ) -> None:
-    visit = browser.visit(request.getfixturevalue(name), width)
-    assert visit.requests == []
-    assert visit.errors == []
-    assert visit.headings == headings
-    assert len(visit.marks) == CHARTS
-    assert min(visit.marks) >= 2, "one may be a diagonal"
-    assert visit.broken == []
-    assert visit.width == width, "the page itself does not scroll sideways"
-    boxes = visit.boxes
+    seen = visit(browser, request.getfixturevalue(name), width)
+    assert seen.requests == []
+    assert seen.errors == []
+    assert seen.headings == headings
+    assert len(seen.marks) == CHARTS
+    assert min(seen.marks) >= 2, "one may be a diagonal"
+    assert seen.broken == []
+    assert seen.width == width, "the page itself does not scroll sideways"
+    boxes = seen.boxes
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if overlap(a, b)]
     assert all(right - left > 300 for left, _, right, _ in boxes)
-    picture = Image.open(io.BytesIO(visit.screenshot)).convert("RGB")
+    picture = Image.open(io.BytesIO(seen.screenshot)).convert("RGB")
     colours = {colour: count for count, colour in picture.getcolors(1 << 24) or []}
     assert min(colours[BLUE], colours[ORANGE]) > 500
 
@@ -158,8 +159,8 @@ def test_a_fault_in_the_page_is_seen(
     assert before in html
     faulty = tmp_path / "faulty.html"
     faulty.write_text(html.replace(before, after, 1), encoding="utf-8")
-    visit = browser.visit(faulty, 1280)
-    assert min(visit.marks) < 2 if fault == "marks" else getattr(visit, fault)
+    seen = visit(browser, faulty, 1280)
+    assert min(seen.marks) < 2 if fault == "marks" else getattr(seen, fault)
 
 
 def test_names_and_data_are_escaped(clone: Path, page: Path) -> None:

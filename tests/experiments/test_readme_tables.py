@@ -1,14 +1,19 @@
-"""The pages' figures are those of the committed files."""
+"""The pages' figures and pictures are those of the committed files."""
 
+import json
 import subprocess
 import tarfile
 from io import BytesIO
 from pathlib import Path
 
 from ctscan.core.errors import UserError
+from ctscan.experiments.readme_figures import FOLDER, PICTURES, draw_all
 from ctscan.experiments.readme_tables import PAGES, TABLES, fill
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from repository import REPO
 
 
@@ -31,7 +36,7 @@ def test_a_pages_figures_are_those_of_the_committed_files(committed: Path, name:
 
 
 def test_another_figure_is_noticed(committed: Path) -> None:
-    page = (REPO / "README.md").read_text(encoding="utf-8")
+    page = (REPO / "studies/README.md").read_text(encoding="utf-8")
     assert ".929 | .927" in page
     assert fill(page.replace(".929 | .927", ".992 | .927"), committed) == page
 
@@ -44,3 +49,38 @@ def test_every_table_is_on_a_page() -> None:
 def test_a_mark_of_no_known_name_is_refused(committed: Path) -> None:
     with pytest.raises(UserError, match="no figures are called 'speed of light'"):
         fill("<!-- figures: speed of light -->\n<!-- end -->", committed)
+
+
+def test_the_pictures_are_those_of_the_committed_files(committed: Path, tmp_path: Path) -> None:
+    draw_all(committed, tmp_path)
+    for name in PICTURES:
+        with Image.open(tmp_path / name) as drawn, Image.open(REPO / FOLDER / name) as kept:
+            assert drawn.size == kept.size
+            apart = np.abs(np.asarray(drawn.convert("L"), int) - np.asarray(kept.convert("L"), int))
+        # Another processor may round a grey otherwise; a mark that moves by a pixel changes hundreds of greys.
+        assert np.mean(apart > 8) < 2e-5, f"{name}: bring it in step with `ctscan readme-tables`"
+        assert (REPO / FOLDER / name).stat().st_size < 150_000
+
+
+def test_equal_files_give_pictures_of_equal_bytes(tmp_path: Path) -> None:
+    for folder in ("once", "again"):
+        draw_all(REPO, tmp_path / folder)
+    for name in PICTURES:
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> None:
+    studies = committed / "studies"
+    started = {yaml.safe_load(path.read_text())["weights"] for path in studies.glob("*/params.yaml")}
+    assert started == {"random"}, "README.md and studies/README.md say that all start from random weights"
+    mean = {}
+    for split in ("random", "blocked"):
+        summary = json.loads((studies / f"random-vs-blocked/{split}.json").read_text())["summary"]
+        figures = {**summary["models"], **summary["baselines"]}
+        mean[split] = {name: found["roc_auc"]["mean"] for name, found in figures.items()}
+    assert mean["random"]["initial"] < min(mean["random"]["hog_svm"], mean["random"]["nearest_neighbour"])
+    assert mean["blocked"]["initial"] < mean["blocked"]["hog_svm"]
+    for name in ("random-split", "blocked-split", "random-split-224"):
+        details = json.loads((studies / name / "metrics/details.json").read_text())
+        best = max(row["roc_auc"] for row in details["controls"] if row["kind"] == "baseline")
+        assert best > max(details[model]["test"]["roc_auc"] for model in ("initial", "finetuned")), name

@@ -1,30 +1,23 @@
-"""A headless Chromium, spoken to in its DevTools protocol over two pipes: what a page does when it is opened."""
+"""Open a page in a headless Chromium without a network and tell what it shows, asks for and complains of."""
 
-import base64
-import itertools
-import json
-import os
 import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from playwright.sync_api import Browser, ConsoleMessage, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-]  # fmt: skip
 
 # A chart that fails leaves a rejected promise.
 COUNT_FAILURES = (
-    "var failures = 0; for (const kind of ['error', 'unhandledrejection']) addEventListener(kind, () => failures++)"
+    "window.failures = 0; "
+    "for (const kind of ['error', 'unhandledrejection']) addEventListener(kind, () => window.failures++)"
 )
-UNTIL_DRAWN = """new Promise(done => { (function look() {
-    const charts = document.querySelectorAll('.chart').length;
-    const drawn = document.querySelectorAll('.chart svg').length;
-    drawn + failures >= charts || performance.now() > 60000 ? done() : setTimeout(look, 50);
-})() })"""
+ALL_DRAWN = """
+    document.querySelectorAll('.chart svg').length + window.failures >= document.querySelectorAll('.chart').length
+"""
 # In Vega's SVG, axes and legends have roles of their own.
 MEASURES = """({
     headings: [...document.querySelectorAll('h2')].map(heading => heading.textContent),
@@ -50,107 +43,30 @@ class Visit(NamedTuple):
     screenshot: bytes  # PNG of the whole page
 
 
-class Browser:
-    """One Chromium with a fresh profile, for the length of a `with` block."""
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """The system's Chromium with a fresh profile, for the length of a `with` block."""
+    # Playwright is given the system's browser, so that nobody has to download its own.
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM) as browser:
+        yield browser
 
-    def __init__(self, profile: Path) -> None:
-        self._profile = profile
-        self._ids = itertools.count(1)
-        self._events: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "Browser":
-        assert CHROMIUM is not None
-        its_input, to_browser = os.pipe()
-        from_browser, its_output = os.pipe()
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={self._profile}", "--remote-debugging-pipe"]
-        # It reads from descriptor 3 and writes to 4.
-        self._process = subprocess.Popen(
-            ["bash", "-c", f'exec "$@" 3<&{its_input} 4>&{its_output}', "bash", *command],
-            pass_fds=(its_input, its_output),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(its_input)
-        os.close(its_output)
-        self._input, self._output = os.fdopen(to_browser, "wb"), os.fdopen(from_browser, "rb")
-        self._unread = b""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._send("Browser.close")
-        self._process.wait(timeout=60)
-        self._input.close()
-        self._output.close()
-
-    def visit(self, page: Path, width: int, height: int = 900) -> Visit:
-        """Open `page` in a window `width` pixels wide, wait until its charts are drawn or have failed, look at it."""
-        target = self._send("Target.createTarget", url="about:blank")["targetId"]
-        session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self._send(f"{domain}.enable", session)
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self._send("Emulation.setDeviceMetricsOverride", session, **screen)
-        self._send("Page.addScriptToEvaluateOnNewDocument", session, source=COUNT_FAILURES)
-        self._events.clear()
-        self._send("Page.navigate", session, url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self._events):
-            self._events.append(self._read())
-        self._evaluate(session, UNTIL_DRAWN)
-        measures = self._evaluate(session, MEASURES)
-        picture = self._send("Page.captureScreenshot", session, captureBeyondViewport=True)["data"]
-        self._send("Target.closeTarget", targetId=target)
+def visit(browser: Browser, page: Path, width: int) -> Visit:
+    """Open `page` in a window `width` pixels wide, wait until its charts are drawn or have failed, look at it."""
+    requests: list[str] = []
+    exceptions: list[str] = []
+    messages: list[ConsoleMessage] = []
+    with browser.new_page(viewport={"width": width, "height": 900}, is_mobile=width < 600, offline=True) as tab:
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("pageerror", lambda error: exceptions.append(str(error)))
+        tab.on("console", lambda message: messages.append(message))
+        tab.add_init_script(COUNT_FAILURES)
+        tab.goto(page.as_uri())
+        tab.wait_for_function(ALL_DRAWN, timeout=60_000)
+        complaints = [message.text for message in messages if message.type in ("error", "assert")]
         return Visit(
-            requests=[url for url in self._urls() if not url.startswith(("file:", "data:", "blob:"))],
-            errors=self._errors(),
-            screenshot=base64.b64decode(picture),
-            **measures,
+            screenshot=tab.screenshot(full_page=True),
+            requests=[url for url in requests if not url.startswith(("file:", "data:", "blob:"))],
+            errors=exceptions + complaints,
+            **tab.evaluate(MEASURES),
         )
-
-    def _urls(self) -> list[str]:
-        return [
-            event["params"]["request"]["url"]
-            for event in self._events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
-
-    def _errors(self) -> list[str]:
-        kinds = {
-            "Runtime.exceptionThrown": lambda params: True,
-            "Runtime.consoleAPICalled": lambda params: params["type"] in ("error", "assert"),
-            "Log.entryAdded": lambda params: params["entry"]["level"] == "error",
-        }
-        return [
-            json.dumps(event["params"])
-            for event in self._events
-            if event["method"] in kinds and kinds[event["method"]](event["params"])
-        ]
-
-    def _evaluate(self, session: str, expression: str) -> Any:
-        answer = self._send("Runtime.evaluate", session, expression=expression, awaitPromise=True, returnByValue=True)
-        return answer["result"].get("value")
-
-    def _send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """The answer; events that come before it are kept."""
-        message: dict[str, Any] = {"id": next(self._ids), "method": method, "params": params}
-        if session:
-            message["sessionId"] = session
-        self._input.write(json.dumps(message).encode() + b"\0")
-        self._input.flush()
-        while True:
-            answer = self._read()
-            if answer.get("id") == message["id"]:
-                assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
-                return result
-            if "method" in answer:
-                self._events.append(answer)
-
-    def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._unread:
-            some = os.read(self._output.fileno(), 1 << 20)
-            assert some, "the browser ended"
-            self._unread += some
-        message, self._unread = self._unread.split(b"\0", 1)
-        answer: dict[str, Any] = json.loads(message)
-        return answer

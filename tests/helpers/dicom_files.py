@@ -1,4 +1,4 @@
-"""DICOM files for the tests, as a CT scanner writes them."""
+"""Write DICOM files for the tests, as a CT scanner writes them."""
 
 from pathlib import Path
 from typing import Any

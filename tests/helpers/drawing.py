@@ -1,4 +1,4 @@
-"""Small images for the tests: random smooth textures, so that no two have perceptual hashes that are alike."""
+"""Draw small images for the tests: random smooth textures, no two of which have perceptual hashes that are alike."""
 
 from pathlib import Path
 

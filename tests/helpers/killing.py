@@ -1,4 +1,4 @@
-"""Stages run to their end or to a SIGKILL: each function runs in a process of its own, started by test_kill.py."""
+"""Run stages to their end or to a SIGKILL; test_kill.py starts each function in a process of its own."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""A whole network as `phases.finetune` builds it, small enough for fast tests."""
+"""Build a whole network as `phases.finetune` does, small enough for fast tests."""
 
 from ctscan.core.params import Head
 from ctscan.model.freezing import classify

@@ -1,4 +1,4 @@
-"""Where this repository lies, for tests that run its commands or read its files."""
+"""Say where this repository lies, for tests that run its commands or read its files."""
 
 from pathlib import Path
 

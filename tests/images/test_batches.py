@@ -4,7 +4,8 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from ctscan.images.batches import INFERENCE_BATCH, THREADS, ahead, load_slices
+from ctscan.core.seeds import INFERENCE_BATCH
+from ctscan.images.batches import THREADS, ahead, load_slices
 from ctscan.images.decode import load_slice
 from ctscan.model.forward import forward
 

@@ -49,7 +49,7 @@ def test_a_bad_file_is_named_and_the_others_drawn(slices: Path, capsys: pytest.C
         ([], "it needs image files, or --phantoms N"),
         (["a.png", "--phantoms", "3"], "it needs image files, or --phantoms N"),
         (["--phantoms", "0"], "--phantoms 0; it needs 1 to 120"),
-        (["a.png", "--layer", "conv9"], "'conv9' is no layer of this backbone"),
+        (["a.png", "--layer", "conv9"], "'conv9' is not a layer of this backbone"),
         (["a.png", "--output", "params.yaml/maps"], "--output params.yaml/maps: a file is in the way"),
         (["a.png", "--model", "absent.keras"], "absent.keras is missing"),
     ],

@@ -151,9 +151,8 @@ def test_format_order_and_batch_change_nothing(copy: Path, monkeypatch: pytest.M
         Image.open(path).save(target, compression="tiff_lzw")
     reverse = sorted(Path("tiff").rglob("*.tiff"), reverse=True)
     monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3,))
-    monkeypatch.setattr(
-        "ctscan.inference.predictor.BATCH", 3
-    )  # so many files that the network is traced, as it was not before
+    # So many files that the network is traced, as it was not before.
+    monkeypatch.setattr("ctscan.core.seeds.INFERENCE_BATCH", 3)
     got = by_stem(predict(*reverse))
     assert list(got) == sorted(got, reverse=True)
     assert got.keys() == expected.keys()

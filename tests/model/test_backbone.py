@@ -1,4 +1,4 @@
-"""Backbones by name: preprocessing inside, weights from where they are said to come."""
+"""A backbone holds its preprocessing and the weights that it was asked for."""
 
 import sys
 

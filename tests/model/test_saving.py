@@ -1,4 +1,4 @@
-"""Models on disk."""
+"""Equal models are equal bytes on disk, and what cannot be loaded is told in one line."""
 
 import zipfile
 from pathlib import Path

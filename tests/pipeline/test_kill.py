@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a training stage: run again, it ends in the same bytes."""
+"""A training stage that SIGKILL ended at any moment ends in the same bytes when it is run again."""
 
 import json
 import math

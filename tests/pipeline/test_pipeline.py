@@ -1,4 +1,4 @@
-"""The pipeline as its users run it: DVC, in a clone, on a small sample."""
+"""DVC runs the pipeline in a clone on a small sample, as users run it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a phase leaves of its epochs: curves and the best epoch, the same bytes whatever the clock said."""
+"""A phase of training leaves its curves and its best epoch, in the same bytes however long it took."""
 
 import json
 from pathlib import Path

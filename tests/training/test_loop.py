@@ -1,4 +1,4 @@
-"""Training: best epoch, early stopping, orders by epoch, and a killed run that ends in the same bits."""
+"""Training stops early, keeps the best epoch, and ends in the same bits after a kill."""
 
 import resource
 import threading

@@ -1,1 +1,1 @@
-"""What every stage rests on: parameters, errors, random numbers, files, running and resuming."""
+"""Hold what every stage needs: parameters, errors, random numbers, files, and running and resuming a stage."""

@@ -1,4 +1,4 @@
-"""The one error a person is meant to read."""
+"""Define the one error that users are meant to read, and turn refusals of the disk into it."""
 
 import errno
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line: what is wrong, where, and what to do.
+    """A fault that the user can put right. The message is one line that says what is wrong, where, and what to do.
 
     `ctscan.core.stage.run_stage` prints it without a traceback and exits with status 1.
     """
@@ -25,11 +25,16 @@ _REMEDIES = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around all that writes to `path`: raises `UserError` where the system refuses it (full, read-only, no rights)."""
+    """Surround code that writes to `path`.
+
+    Raises:
+        UserError: the system refuses to write, because the disk is full or read-only, or the user has no rights.
+    """
     try:
         yield
     except OSError as error:
-        short_write = error.errno is None and str(error).endswith(" written")  # NumPy's only word on a full disk
+        # This is how NumPy reports a full disk.
+        short_write = error.errno is None and str(error).endswith(" written")
         if not short_write and error.errno not in _REMEDIES:
             raise
         number = error.errno or errno.ENOSPC

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ctscan.core.errors import writing
+from ctscan.core.errors import UserError, writing
 
 SCRATCH = Path(".scratch")
 
@@ -42,6 +42,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def require(path: Path) -> None:
+    """Raise `UserError` where the file `path`, an output of the pipeline, is missing."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""params.yaml: validated as a whole, handed to a stage in the parts that its `params:` declares."""
+"""Read and check params.yaml, and hand each stage the parts of it that dvc.yaml declares for the stage."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +30,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __getattr__(self, name: str) -> Any:
-        """Reached only for an absent attribute: one that `select` left out, or a name that is no field."""
+        """Called only for an absent attribute: one that `select` left out, or a name that is not a field."""
         if name in type(self).model_fields:
             raise UserError(f"dvc.yaml: this stage reads '{name}' without declaring it; add it to its params")
         raise AttributeError(name)
@@ -115,7 +115,7 @@ def load_params(stage: str) -> Params:
 
 
 def read_params() -> Params:
-    """The whole of params.yaml, for a command that is no stage. Raises `UserError` as `load_params` does."""
+    """The whole of params.yaml, for a command that is not a stage. Raises `UserError` as `load_params` does."""
     return validate(_read_yaml(PARAMS_FILE))
 
 
@@ -126,7 +126,7 @@ def pipeline() -> dict[str, Any]:
 
 
 def validate(values: Any) -> Params:
-    """The whole of params.yaml, checked. Raises `UserError`: a line for each fault, with key, value and range."""
+    """The whole of params.yaml, checked. Raises `UserError` with one line per fault: its key, value and range."""
     if not isinstance(values, dict):
         raise UserError(f"{PARAMS_FILE}: expected keys and values; restore it with `git checkout {PARAMS_FILE}`")
     try:

@@ -4,11 +4,14 @@ import hashlib
 
 import numpy as np
 
+# Images that a network is given at a time where nothing is trained. Another number rounds results otherwise.
+INFERENCE_BATCH = 32
+
 
 def derive_seed(seed: int, *names: str | int) -> int:
     """A seed in [0, 2**31) that depends on `seed` and on `names` alone.
 
-    Each consumer has a name of its own, so adding one never shifts the numbers that another draws.
+    Each use has a name of its own, so that a new use never changes the numbers that another draws.
     """
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31

@@ -37,11 +37,11 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
 
 @contextmanager
 def checkpoint(stage: str) -> Iterator[Path]:
-    """The folder for what `stage` needs to continue after a kill; removed when the block ends without an error.
+    """Give the folder for what `stage` needs to continue after a kill; it is removed when the block ends without error.
 
-    It belongs to the stage's inputs: other params, code or data have another folder, so a run never continues from
-    another experiment's state. Where another run with the same inputs holds it, this one gets a folder of its own,
-    which goes with the block.
+    The folder belongs to the stage's inputs: other params, code or data have another folder, so a run never continues
+    from another experiment's state. Where another run with the same inputs holds it, this run gets a folder of its
+    own, which is removed at the end.
 
     Raises:
         UserError: the folder can't be written to.
@@ -59,7 +59,8 @@ def checkpoint(stage: str) -> Iterator[Path]:
         return
     try:
         yield folder
-        done = folder.with_suffix(".done")  # renamed first: a kill amid the removal leaves no half checkpoint
+        # Renamed first, so that a kill during the removal does not leave half a checkpoint.
+        done = folder.with_suffix(".done")
         remove(done)
         if folder.exists():
             folder.rename(done)
@@ -69,7 +70,11 @@ def checkpoint(stage: str) -> Iterator[Path]:
 
 
 def _checkpoints() -> Path:
-    """For a run with `--temp` or from the queue, whose workspace DVC deletes, in the repository that it came from."""
+    """Where checkpoints lie: under the current folder, which is the top of the repository.
+
+    DVC deletes the workspace of a run with `--temp` or from the queue, so such a run keeps them in the repository that
+    it was started from.
+    """
     for folder in Path.cwd().parents:
         if folder.parts[-3:] == (".dvc", "tmp", "exps"):
             return folder.parents[2] / SCRATCH / "checkpoints"
@@ -77,9 +82,9 @@ def _checkpoints() -> Path:
 
 
 def _lock(folder: Path) -> zc.lockfile.LockFile | None:
-    """The lock on a checkpoint, which the system releases when its process dies; None where another process has it."""
+    """The lock on a checkpoint, or None where another process has it. The system releases it when its process dies."""
     try:
-        # Never unlinked on release: a process that had opened it before would then lock a name that is gone.
+        # The lock file is never deleted: a process that had opened it before would then lock a name that is gone.
         return zc.lockfile.LockFile(str(folder.with_suffix(".lock")))
     except zc.lockfile.LockError:
         return None
@@ -98,7 +103,7 @@ def _fingerprint(stage: str) -> str:
     for dependency in declared["deps"]:
         path = Path(dependency)
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and "__pycache__" not in file.parts:  # written by importing, no input of the stage
+            if file.is_file() and "__pycache__" not in file.parts:  # importing writes these
                 digest.update(str(file).encode())
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]

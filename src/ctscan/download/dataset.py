@@ -1,20 +1,22 @@
-"""`ctscan data`: the study's dataset from Kaggle or from an archive into data/, whole or not at all."""
+"""Fill data/ with the study's dataset, from Kaggle or from an archive, whole or not at all."""
 
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from threading import Thread
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import SCRATCH
 from ctscan.core.params import Classes
 from ctscan.download.archives import unpack
+from ctscan.download.release import keep
+from ctscan.images.decode import EXTENSIONS
 
 import requests
-from requests.adapters import HTTPAdapter
 
-OWNER, DATASET = "plameneduardo", "sarscov2-ctscan-dataset"
+HANDLE = "plameneduardo/sarscov2-ctscan-dataset"
 LICENCE = "CC BY-NC-SA 4.0"
 CITATION = (
     "Soares, Angelov, Biaso, Froes, Abe (2020). SARS-CoV-2 CT-scan dataset: a large dataset of real patients CT scans "
@@ -23,112 +25,98 @@ CITATION = (
 
 DATA = Path("data")
 WORK = SCRATCH / "fetch"  # beside data/, so that a rename puts the new folder in place
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+PATIENCE = 15.0  # seconds between two looks at a download; one that brought nothing meanwhile is given up
 
-TIMEOUT = (5.0, 15.0)  # seconds to connect and between bytes; offline, the fetch fails within their sum
-MAX_ATTEMPTS = 20  # each but the last got further than the one before
-
-_UNPACKED, _FRESH, _OLD = WORK / "unpacked", WORK / "fresh", WORK / "old"
+_RELEASE, _UNPACKED, _FRESH, _OLD = WORK / "kagglehub", WORK / "unpacked", WORK / "fresh", WORK / "old"
 _BY_HAND = "download it in a browser and run `ctscan data --archive PATH`"
 
 
 def fetch(classes: Classes, archive: Path | None) -> None:
     """Fill data/ with the two class folders of `archive`, or of the release on Kaggle.
 
-    data/ changes by rename at the end: a failure or a kill leaves the old one, or none. The remains of a killed fetch
-    go first, except for a part of the download, which goes on.
+    data/ changes by rename at the end: a failure or a kill leaves the old one, or none. The remains of a killed call
+    are removed by the next one, except for a part of the download, which goes on. DVC's cache gets a copy (`keep`).
 
     Args:
         classes: the names that the class folders have in data/; the archive may write them in other cases.
         archive: a zip, a tar or a folder; None downloads the release.
 
     Raises:
-        UserError: the download or the archive fails (`download`, `archives.unpack`), or the class folders are
-            absent, ambiguous or without images.
+        UserError: the download, the archive or the cache fails (`download`, `archives.unpack`, `release.keep`), the
+            class folders are absent, ambiguous or without images, or the file system refuses something.
     """
     try:
         _clear_remains()
-        source = download(WORK) if archive is None else archive
-        try:
-            unpack(source, _UNPACKED)
-            folders = find_class_folders(_UNPACKED, (classes.positive, classes.negative), source)
-        except UserError as error:
-            if archive is not None:
-                raise
-            # Kept, it would only fail again: a resumed part of something else never becomes whole.
-            source.unlink(missing_ok=True)
-            raise UserError(f"{OWNER}/{DATASET}: {error}: run `ctscan data` again, or {_BY_HAND}") from None
-        _gather(folders)
+        if archive is None:
+            root = download()
+        elif archive.is_dir():
+            root = archive
+        else:
+            root = _UNPACKED
+            unpack(archive, root)
+        _gather(find_class_folders(root, (classes.positive, classes.negative), archive or HANDLE))
+        keep(_FRESH)  # before the swap, so that data/ never holds what the cache lacks
         _swap()
         if archive is None:
-            source.unlink()
+            _remove(_RELEASE)
     except OSError as error:
-        place = error.filename or WORK
-        raise UserError(f"{place}: {error.strerror}; {DATA}/ can't be filled until that is put right") from None
+        place, reason = error.filename or WORK, error.strerror or " ".join(str(error).split())
+        raise UserError(f"{place}: {reason}; {DATA}/ can't be filled until that is put right") from None
     finally:
         _clear_remains()
 
 
-def download(folder: Path) -> Path:
-    """The archive of Kaggle's release, in `folder`; a part that lies there goes on where it stopped.
+def download() -> Path:
+    """The folder into which kagglehub has unpacked Kaggle's release.
 
-    Public data: credentials are used if Kaggle's usual variables or files hold them. An attempt that got further is
-    followed by another, up to `MAX_ATTEMPTS`.
+    Public data: credentials are used if Kaggle's usual variables or files hold them. A part that an earlier call left
+    goes on where it stopped.
 
     Raises:
-        UserError: no network, refused, absent, or dropped for good. The part that came stays for the next call.
+        UserError: no network, refused, absent, broken off, silent, or something else than the release.
+        OSError: the file system refuses to write.
     """
-    # kagglehub.dataset_download waits without limit for the server, and unpacks whatever came without limit.
-    from kagglehub.clients import build_kaggle_client, download_file
-    from kagglehub.exceptions import DataCorruptionError
-    from kagglehub.handle import parse_dataset_handle
-    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+    import kagglehub
 
-    # A dead name server is waited for longer than a dead host; the C library reads this at its first look-up.
-    os.environ.setdefault("RES_OPTIONS", "timeout:3 attempts:2")
-    folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / "release.archive"
-    request = ApiDownloadDatasetRequest()
-    request.owner_slug, request.dataset_slug = OWNER, DATASET
-    handle = parse_dataset_handle(f"{OWNER}/{DATASET}")
-    reason = ""
-    for _ in range(MAX_ATTEMPTS):
-        before = _size(archive)
+    os.environ["KAGGLEHUB_CACHE"] = str(_RELEASE.resolve())  # in its output_dir instead, a part would not go on
+    outcome: Future[str] = Future()
+
+    def work() -> None:
         try:
-            with build_kaggle_client() as client:
-                session = client.http_client()._session
-                session.mount("https://", _TimeLimited())
-                session.mount("http://", _TimeLimited())
-                with client.datasets.dataset_api_client.download_dataset(request) as response:
-                    download_file(response, str(archive), handle)
-            return archive
-        except requests.HTTPError as error:
-            raise UserError(f"{handle}: {_explain(error.response.status_code)}, or {_BY_HAND}") from None
-        except DataCorruptionError:
-            raise UserError(
-                f"{handle}: what came has another checksum than the server announced, and is deleted; "
-                f"run `ctscan data` again, or {_BY_HAND}"
-            ) from None
-        except requests.RequestException as error:
-            reason = type(error).__name__
-            if _size(archive) <= before:
-                break
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{handle}: Kaggle's credentials or its answer can't be read ({' '.join(str(error).split())}); "
-                f"mend or remove ~/.kaggle/kaggle.json, or {_BY_HAND}"
-            ) from None
-    raise UserError(
-        f"{handle}: the server can't be reached or dropped the connection ({reason}) after {_size(archive)} bytes; "
-        f"check the network and run `ctscan data` again, which goes on from there, or {_BY_HAND}"
+            outcome.set_result(kagglehub.dataset_download(HANDLE, force_download=True))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    # kagglehub waits for a silent server without limit, and socket.setdefaulttimeout has no effect on requests, so a
+    # thread does the work, which is left behind where nothing comes.
+    Thread(target=work, daemon=True).start()
+    before = -1
+    while not wait([outcome], PATIENCE).done:
+        size = sum(path.stat().st_size for path in _RELEASE.rglob("*") if path.is_file())
+        if size == before:
+            raise UserError(_unreachable(f"nothing came for {PATIENCE:g} s"))
+        before = size
+    try:
+        return Path(outcome.result())
+    except requests.HTTPError as error:
+        raise UserError(f"{HANDLE}: {_explain(error.response.status_code)}, or {_BY_HAND}") from None
+    except requests.RequestException as error:
+        raise UserError(_unreachable(type(error).__name__)) from None
+    except OSError:
+        raise
+    except Exception as error:  # kagglehub meets damaged archives, answers and credentials with errors of any type
+        _remove(_RELEASE)  # kept, a part of something else would never become whole
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{HANDLE}: {type(error).__name__}: {reason}; put that right or run `ctscan data` again, or {_BY_HAND}"
+        ) from None
+
+
+def _unreachable(reason: str) -> str:
+    return (
+        f"{HANDLE}: the server can't be reached or dropped the connection ({reason}); check the network and run "
+        f"`ctscan data` again, which goes on where this stopped, or {_BY_HAND}"
     )
-
-
-class _TimeLimited(HTTPAdapter):
-    """kagglesdk sends its requests without a time limit."""
-
-    def send(self, *args: Any, **kwargs: Any) -> Any:
-        return super().send(*args, **{**kwargs, "timeout": TIMEOUT})
 
 
 def _explain(status: int) -> str:
@@ -142,8 +130,8 @@ def _explain(status: int) -> str:
     return f"the server answers HTTP {status}; try again later"
 
 
-def find_class_folders(root: Path, names: tuple[str, str], source: Path) -> dict[str, Path]:
-    """For each class name the one folder at or below `root` of that name, in any case, with images directly in it.
+def find_class_folders(root: Path, names: tuple[str, str], source: Path | str) -> dict[str, Path]:
+    """For each class name the one folder below `root` of that name, in any case, with images directly in it.
 
     Hidden folders and macOS' `__MACOSX` don't count. `source` is what the message of the `UserError` names.
     """
@@ -173,7 +161,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_junk(path.name) and path.is_file()
+    return path.suffix.lower() in EXTENSIONS and not _is_junk(path.name) and path.is_file()
 
 
 def _is_junk(name: str) -> bool:
@@ -181,14 +169,13 @@ def _is_junk(name: str) -> bool:
 
 
 def _gather(folders: dict[str, Path]) -> None:
-    """Move the class folders together, without hidden files."""
-    _FRESH.mkdir(parents=True)
-    # The deeper one first: it may lie in the other.
-    for name, folder in sorted(folders.items(), key=lambda item: -len(item[1].parts)):
-        folder.rename(_FRESH / name)
-    for path in sorted(_FRESH.rglob("*"), reverse=True):
-        if _is_junk(path.name):
-            _remove(path)
+    """Copy the class folders side by side, each without hidden files and without the other, which may lie in it."""
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if _is_junk(name) or Path(folder, name) in folders.values()]
+
+    for name, folder in folders.items():
+        shutil.copytree(folder, _FRESH / name, ignore=left_out)
 
 
 def _swap() -> None:
@@ -198,7 +185,7 @@ def _swap() -> None:
 
 
 def _clear_remains() -> None:
-    """What a fetch leaves behind, however it ended. Between the two renames of a swap, the old data/ comes back."""
+    """Remove what a call leaves behind, however it ended; the old data/ comes back from between the two renames."""
     if os.path.lexists(_OLD) and not os.path.lexists(DATA):
         _OLD.rename(DATA)
     for path in (_UNPACKED, _FRESH, _OLD):
@@ -208,9 +195,5 @@ def _clear_remains() -> None:
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    elif os.path.lexists(path):
+        path.unlink()

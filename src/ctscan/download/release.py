@@ -1,16 +1,20 @@
-"""How data/ compares with the release that data.dvc pins."""
+"""Compare data/ with the release that data.dvc pins, and keep a copy of it in DVC's cache."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import SCRATCH
 
+import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.hashfile.build import build
+from dvc_data.hashfile.transfer import transfer
 
 PIN = Path("data.dvc")
+KEPT = SCRATCH / PIN  # a pin of what `keep` saw last that differs from the release
 SHOWN = 10  # names of each kind of difference
 
 # The study's release, as counted on a complete copy: its md5, and the colour type of each file.
@@ -46,14 +50,45 @@ def describe(data: Path) -> tuple[bool, list[str]]:
             lines = [f"{data}/ differs from {release}: it holds {meta.nfiles} files, {meta.size} bytes"]
             listing = pin.get_obj()
             if listing:
-                return False, lines + _by_md5(tree, listing)
-            if pin.hash_info.value == _RELEASE_MD5:
-                return False, lines + _by_header(data, tree)
-            return False, [*lines, f"  in which files can't be told: {_NO_LISTING}"]
+                lines += _by_md5(tree, listing)
+            elif pin.hash_info.value == _RELEASE_MD5:
+                lines += _by_header(data, tree)
+            else:
+                lines.append(f"  in which files can't be told: {_NO_LISTING}")
+            if KEPT.is_file() and tree.hash_info.value in KEPT.read_text():
+                lines.append(
+                    f"  DVC's cache has a copy: if `dvc checkout` or `dvc exp apply` removes {data}/, "
+                    f"`cp {KEPT} {PIN} && dvc checkout {data}` brings it back"
+                )
+            return False, lines
     except DvcException as error:
         raise UserError(f"{PIN}: {' '.join(str(error).split())}; restore it with `git checkout {PIN} .dvc`") from None
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; {data}/ can't be compared with {PIN}") from None
+
+
+def keep(folder: Path) -> None:
+    """Copy the files of `folder`, which is to become data/, into DVC's cache; data.dvc stays as it is.
+
+    `dvc checkout --force` and `dvc exp apply` delete a data/ that the cache lacks, even one that data.dvc pins. Where
+    data.dvc pins something else, `KEPT` gets a pin of `folder`: in the place of data.dvc it lets `dvc checkout` bring
+    the files back, until `dvc gc` drops them.
+
+    Raises:
+        UserError: data.dvc or DVC's settings can't be read, or the cache can't take all files.
+    """
+    try:
+        with Repo() as repo:
+            out = repo.stage.load_one(str(PIN)).outs[0]
+            staging, meta, tree = build(out.cache, str(folder.resolve()), out.fs, "md5")
+            failed = transfer(staging, out.cache, {tree.hash_info}, shallow=False).failed
+            if failed:
+                raise UserError(f"{out.cache.path}: {len(failed)} files can't be written there; free some space")
+            if tree.hash_info != out.hash_info:
+                out.hash_info, out.meta = tree.hash_info, meta
+                KEPT.write_text(yaml.safe_dump({"outs": [out.dumpd()]}, sort_keys=False))
+    except DvcException as error:
+        raise UserError(f"{PIN}: {' '.join(str(error).split())}; restore it with `git checkout {PIN} .dvc`") from None
 
 
 def pin(data: Path) -> None:

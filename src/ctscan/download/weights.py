@@ -1,13 +1,10 @@
-"""Fetch the ImageNet weights of the backbone in params.yaml ahead of a run, so that the run needs no network.
-
-ctscan weights
-"""
+"""Get the ImageNet weights of the backbone in params.yaml ahead of a run, so that the run needs no network."""
 
 import argparse
 
 from ctscan.core.params import read_params
 
-INTERRUPTED = "Keras' cache is as it was"  # said after Ctrl-C
+INTERRUPTED = "`ctscan weights` downloads the rest"  # said after Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +17,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Here, as TensorFlow takes seconds that help and a faulty params.yaml can do without.
     from ctscan.model.backbone import fetch_imagenet
 
-    from keras.src.utils import file_utils
-
-    file, path = fetch_imagenet(params.backbone, params.image_size)
-    checked = f"md5 {file.md5}, as Keras publishes it" if file.md5 else "Keras publishes no hash of this file"
-    print(f"{path}: {path.stat().st_size} bytes, {checked}\n  sha256 {file_utils.hash_file(path)}\n  from {file.url}")
+    folder, values = fetch_imagenet(params.backbone, params.image_size)
+    print(f"{folder}: holds the ImageNet weights of {params.backbone}, whose values have the sha256 {values}")
     if params.weights != "imagenet":
-        print(f"params.yaml: weights = {params.weights}; `dvc exp run -S weights=imagenet` starts from this file")
+        print(f"params.yaml: weights = {params.weights}; `dvc exp run -S weights=imagenet` starts from them")
     return 0

@@ -1,1 +1,1 @@
-"""What is measured on the test images, and what it is compared with."""
+"""Measure the models on the test images, and compare them with baselines and controls."""

@@ -1,7 +1,7 @@
-"""What a model has to beat: cheap classifiers, and controls that see no lung at all.
+"""Score the test images with what a model has to beat: simple classifiers, and controls that see no lung at all.
 
-Every function takes training data with labels and test data without, and returns test scores: (n,) in [0, 1], on the
-positive side of the classifier's own boundary from .5 up.
+Every function takes training data with labels and test data without, and returns test scores (n,) in [0, 1]. A score
+of .5 or more means that the classifier calls the image positive.
 """
 
 from typing import NamedTuple
@@ -56,8 +56,9 @@ def run_baselines(
 def nearest_neighbour(train_images: Images, train_labels: npt.ArrayLike, test_images: Images) -> Scores:
     """One nearest neighbour by Euclidean distance on 28x28 thumbnails.
 
-    The score is d0 / (d0 + d1), with d0 and d1 the distances to the nearest negative and positive training image: above
-    .5 where the nearest is positive, .5 at equal distances, and graded so that an AUC has a meaning.
+    The score is d0 / (d0 + d1), where d0 and d1 are the distances to the nearest negative and positive training image.
+    It is above .5 where the nearest image is positive and .5 at equal distances, and it is graded, so that it has an
+    AUC.
     """
     labels = _matched(train_labels, train_images)
     train, test = _pixels(train_images), _pixels(test_images)
@@ -74,7 +75,7 @@ def hog_svm(train_images: Images, train_labels: npt.ArrayLike, test_images: Imag
     the signed distance to the boundary, not a calibrated probability.
     """
     labels = _matched(train_labels, train_images)
-    # The primal problem is solved without random draws.
+    # With dual=False, nothing is drawn at random.
     machine = make_pipeline(StandardScaler(), LinearSVC(C=0.001, dual=False))
     machine.fit(_gradients(train_images), labels)
     scores: Scores = expit(machine.decision_function(_gradients(test_images)))
@@ -87,9 +88,9 @@ def image_size(train_sizes: npt.ArrayLike, train_labels: npt.ArrayLike, test_siz
 
 
 def image_border(train_images: Images, train_labels: npt.ArrayLike, test_images: Images) -> Scores:
-    """Logistic regression on the outermost pixels of 28x28 thumbnails, a ring 1/28 of the side wide: no lung in it.
+    """Logistic regression on the outermost pixels of 28x28 thumbnails, a ring without lung.
 
-    Thumbnails are means of areas, so nothing from further inside reaches the ring.
+    The ring is as wide as 1/28 of the side. Thumbnails are means of areas, so nothing from further inside reaches it.
     """
     labels = _matched(train_labels, train_images)
     ring = np.ones((THUMBNAIL, THUMBNAIL), dtype=bool)
@@ -104,18 +105,18 @@ def shuffled_labels(
     train_groups: npt.ArrayLike | None,
     seed: int,
 ) -> Scores:
-    """Logistic regression on features (n, d) whose training labels `shuffle` has permuted: must land at chance."""
+    """Logistic regression on features (n, d) whose training labels `shuffle` has permuted; its AUC must be near .5."""
     labels = _matched(train_labels, train_features)
     shuffled = shuffle(labels, train_groups, seed)
     return _logistic(np.asarray(train_features), shuffled, np.asarray(test_features), c=0.01)
 
 
 def shuffle(labels: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int) -> Labels:
-    """Labels permuted between groups (n,), or between images where none are given.
+    """Labels (n,) permuted between groups (n,), or between images where no groups are given.
 
-    Whole groups change label together, but for at most one a class that a count cuts. The share of positives is kept
-    within each true class, so the new labels say nothing of the true ones; a free permutation of a few dozen groups
-    often does by accident, and then the control strays from chance.
+    All images of a group get the same new label, except in at most one group per class, which is cut to reach the
+    counts. The share of positives is the same in both true classes, so the new labels say nothing about the true ones.
+    A free permutation of a few dozen groups often does by accident, and then the control is not at chance.
 
     Raises:
         UserError: one class only, not one group per label, or too few images for both classes to remain.
@@ -142,7 +143,7 @@ def _matched(labels: npt.ArrayLike, rows: npt.ArrayLike) -> Labels:
 
 
 def _logistic(train: Matrix, labels: Labels, test: Matrix, c: float) -> Scores:
-    # Few features need no shrinking; with about as many as images, it keeps the fit finite and quick.
+    # A few features need no shrinking. With about as many features as images, it keeps the fit finite and quick.
     model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
     scores: Scores = model.fit(train, labels).predict_proba(test)[:, 1]
     return scores

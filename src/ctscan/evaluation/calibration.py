@@ -1,4 +1,4 @@
-"""How far scores can be read as probabilities, and temperature scaling to bring them closer."""
+"""Measure how well scores agree with probabilities, and bring them closer by temperature scaling."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ def calibration(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int, name: s
 
 
 def reliability(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int, name: str) -> list[dict[str, float]]:
-    """The reliability diagram as a table, a row for each bin that holds images.
+    """The reliability diagram as a table, with one row per bin that holds images.
 
     Bins have equal width: [0, 1/bins), [1/bins, 2/bins), ..., the last with 1 in it. `bin_low` and `bin_high` bound the
     bin, `mean_score` is predicted, `observed` the fraction of positives with its 95 % Wilson interval `low` to `high`,
@@ -60,8 +60,8 @@ def reliability(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int, name: s
 def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike, name: str) -> float:
     """The temperature that minimises the negative log-likelihood of `apply_temperature` (Guo et al. 2017).
 
-    Fit it on validation. Above 1 it softens overconfident scores, below 1 it sharpens. It stays within 0.05 and 20:
-    on separable data the likelihood has no optimum, and the lower bound is the result. Raises `UserError` as
+    Fit it on validation. Above 1 it softens overconfident scores, below 1 it sharpens them. It stays between 0.05 and
+    20: on separable data the likelihood has no optimum, and the lower bound is the result. Raises `UserError` as
     `checked` does.
     """
     truth, values = checked(labels, scores, name)
@@ -76,7 +76,8 @@ def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike, name: str) -> 
 def apply_temperature(scores: npt.ArrayLike, temperature: float) -> Scores:
     """Scores with their logits divided by `temperature`; (n,) in [0, 1]. Scores are first clipped to [1e-7, 1 - 1e-7].
 
-    The order of images and the side of .5 that they lie on stay as they are, so AUC and calls at .5 do too.
+    The order of the images stays as it is, and so does the side of .5 on which a score lies: AUC and calls at .5 do not
+    change.
     """
     softened: Scores = expit(_logits(np.asarray(scores, dtype=np.float64)) / temperature)
     return softened
@@ -90,7 +91,7 @@ def _logits(scores: Scores) -> Scores:
 def before_and_after(
     labels: npt.ArrayLike, scores: Mapping[str, Scores], temperatures: Mapping[str, float], bins: int
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """For each model the reliability tables `before` and `after` temperature scaling, on test."""
+    """The reliability tables of each model `before` and `after` temperature scaling, on test."""
     return {
         model: {
             "before": reliability(labels, values, bins, f"test, {model}"),

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn by matplotlib: legible in black and white, no date in the file."""
+"""Draw the pictures of a run with matplotlib; they are legible in black and white and hold no date."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; each comes with a mark of its own.
+# Okabe & Ito's colours, which colour-blind readers can tell apart; each model also has its own mark and line.
 MODELS = {"initial": ("#0072B2", "o", "--"), "finetuned": ("#D55E00", "s", "-")}
 
 
@@ -39,7 +39,7 @@ def draw_classes(path: Path, images: np.ndarray, manifest: pd.DataFrame, classes
 
 
 def draw_augmented(path: Path, images: np.ndarray, move: Callable[[np.ndarray], Any], times: int = 5) -> None:
-    """Slices (n, s, s, 1), each beside `times` augmented versions of it."""
+    """Draw slices (n, s, s, 1), each beside `times` augmented versions of it."""
     moved = [np.asarray(move(images)) for _ in range(times)]
     grid = [image[..., 0] for row in range(len(images)) for image in (images[row], *(batch[row] for batch in moved))]
     _draw_grid(path, grid, ["original", *["augmented"] * times] * len(images), columns=times + 1)
@@ -56,9 +56,9 @@ def _draw_grid(path: Path, images: Sequence[np.ndarray], titles: Sequence[str], 
 
 
 def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequence[str], columns: int = 2) -> None:
-    """Slices (n, s, s), each beside itself under its map (n, s, s) in [0, 1], `columns` such pairs a row.
+    """Draw slices (n, s, s), each beside itself under its map (n, s, s) in [0, 1], `columns` such pairs per row.
 
-    Colour is laid on the more opaque, the higher the map; the line is at half of its highest value.
+    Where the map is higher, its colour is more opaque. The line is at half of the highest value.
     """
     rows = -(-len(images) // columns)
     with new_figure(path, rows, 2 * columns, 4.4 * columns, 2.75 * rows) as axes:
@@ -76,7 +76,7 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
 
 
 def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
-    """Reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`."""
+    """Draw reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`."""
     with new_figure(path, 1, 2, 8.4, 4.2) as axes:
         for axis, moment in zip(axes.flat, ("before", "after"), strict=True):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect")
@@ -97,7 +97,7 @@ def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapp
 
 
 def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.ndarray, classes: Classes) -> None:
-    """Test scores by true class, a panel a model."""
+    """Draw the test scores by true class, one panel per model."""
     bins = np.linspace(0, 1, 21)
     with new_figure(path, 1, len(scores), 4.2 * len(scores), 3.2) as axes:
         for axis, (model, values) in zip(axes.flat, scores.items(), strict=True):
@@ -111,7 +111,7 @@ def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.nda
 
 
 def draw_controls(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """ROC AUC with its interval of the models (dark) and of baselines and controls (light), beside chance."""
+    """Draw the ROC AUC with its interval of the models (dark) and of baselines and controls (light), beside chance."""
     with new_figure(path, 1, 1, 6.4, 0.42 * len(table) + 1.0) as axes:
         axis = axes[0, 0]
         for place, row in enumerate(reversed(table)):
@@ -124,7 +124,7 @@ def draw_controls(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_repeats(path: Path, result: Mapping[str, Any]) -> None:
-    """Each seed's figures as circles, lowest seed on top, with their mean as a bar, beside chance.
+    """Draw each seed's figures as circles, lowest seed on top, with their mean as a bar, beside chance.
 
     `result` holds `strategy`, `repeats` (of `repeats.repeat`) and `summary` (of `spread.summary`).
     """

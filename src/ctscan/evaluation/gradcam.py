@@ -1,9 +1,10 @@
-"""Grad-CAM: what in a slice speaks for the class that the network calls it, and whether such a map says anything.
+"""Compute Grad-CAM maps, which show what in a slice speaks for its predicted class, and check what they are worth.
 
-A map is made as by Selvaraju et al. (2017): the feature maps of one layer, each weighted by the gradient of the class
-score averaged over its pixels, are summed, and what is negative becomes 0. Of a single sigmoid, the score of the
-positive class is the logit and that of the negative class minus the logit; explained is the class that is predicted.
-A map shows what the score is sensitive to. It is no evidence that the network looks at disease.
+A map is made as by Selvaraju et al. (2017). The feature maps of one layer are summed, each weighted by the gradient of
+the class score averaged over its pixels, and negative values become 0. The network ends in a single sigmoid, so the
+score of the positive class is the logit, and that of the negative class is minus the logit. The class that is
+explained is the predicted one. A map shows what the score is sensitive to. It is not evidence that the network looks
+at disease.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-BATCH = 8
+BATCH = 8  # slices at a time: a gradient takes several times the memory of a score
 COMPARED = 32  # slices that the sanity check averages over
 
 
@@ -36,7 +37,7 @@ class GradCam:
         layer: of `base`; None is the one that gives its output.
 
     Raises:
-        UserError: `layer` is no layer of `base` that gives feature maps (n, h, w, d).
+        UserError: `layer` is not a layer of `base` that gives feature maps (n, h, w, d).
     """
 
     def __init__(self, model: keras.Model, layer: str | None = None) -> None:
@@ -47,7 +48,7 @@ class GradCam:
         tapped = keras.Model(base.input, [found.output, base.output])
         preprocess = keras.Model(model.input, model.get_layer("preprocessing").output)
         pooling, head = model.get_layer("pooling"), model.get_layer("head")
-        # Before the sigmoid: where a float32 probability is 1, its logit is lost.
+        # Taken before the sigmoid, because where a float32 probability is 1 its logit is lost.
         hidden, last = keras.Model(head.inputs, head.layers[-1].input), head.layers[-1]
 
         @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
@@ -95,7 +96,7 @@ class Maps(NamedTuple):
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
     """Maps (n, h, w) as float32 (n, size, size): bilinear, each scaled so that its highest value is 1.
 
-    A map that is 0 everywhere, where nothing speaks for the class, stays so.
+    A map that is 0 everywhere stays so: nothing in that slice speaks for the class.
     """
     peaks = maps.max((1, 2), keepdims=True)
     scaled = np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0).astype(np.float32)
@@ -105,10 +106,10 @@ def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
 
 
 def randomised(cam: GradCam, seed: int) -> Iterator[tuple[str, GradCam]]:
-    """`cam` of the network with weights re-drawn by their layers' initialisers: of the head (`head`), of all (`all`).
+    """`cam` of the network with weights drawn anew by their layers' initialisers: those of the head (`head`), then all.
 
-    The two ends of the cascade of Adebayo et al. (2018). Both are one network that changes in between, so be done with
-    the first before asking for the second.
+    These are the two ends of the cascade of Adebayo et al. (2018), named `head` and `all`. Both are one network that
+    changes in between, so be done with the first before you ask for the second.
     """
     keras.utils.set_random_seed(derive_seed(seed, "saliency"))
     fresh = keras.models.clone_model(cam.model)
@@ -123,8 +124,8 @@ def randomised(cam: GradCam, seed: int) -> Iterator[tuple[str, GradCam]]:
 def similarity(maps: np.ndarray, others: np.ndarray) -> dict[str, Any]:
     """Spearman's rank correlation of maps (n, h, w), each with the other of its slice: mean over slices, in [-1, 1].
 
-    Where one of the two is the same everywhere, ranks don't exist: `undefined` counts such pairs, which are left
-    out. The mean is None where no pair is left.
+    A map that is the same everywhere has no ranks. Pairs with such a map are left out and counted in `undefined`. The
+    mean is None where no pair is left.
     """
     pairs = [(a.ravel(), b.ravel()) for a, b in zip(maps, others, strict=True)]
     ranked = [float(spearmanr(a, b).statistic) for a, b in pairs if np.ptp(a) > 0 and np.ptp(b) > 0]
@@ -135,9 +136,9 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> dict[str, Any]:
 def sanity_check(cam: GradCam, slices: np.ndarray, threshold: float, seed: int) -> dict[str, Any]:
     """How much the maps of `cam` resemble those of networks that know less, by level of `randomised`.
 
-    A trained network whose maps resemble those of a random one (towards 1) draws the image, not what it learned
-    (Adebayo et al. 2018). The class explained is the one that the trained network predicts, in both. Up to `COMPARED`
-    of `slices` (n, s, s, 1), evenly spaced, are enough.
+    Where the maps of a trained network resemble those of a random one (a correlation near 1), they show the image and
+    not what the network has learned (Adebayo et al. 2018). Both explain the class that the trained network predicts. Up
+    to `COMPARED` of `slices` (n, s, s, 1), evenly spaced, are compared.
     """
     slices = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
     trained = cam.explain(slices, threshold)
@@ -165,10 +166,10 @@ def gallery(cam: GradCam, manifest: pd.DataFrame, slices: np.ndarray, scores: np
 
 
 def choose_examples(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[tuple[int, str]]:
-    """Of true and false positives and negatives the most and the least certain: up to eight, where they exist.
+    """The most and the least certain of the true and false positives and negatives, as far as they exist.
 
-    Certain is far from the threshold; of equals, the first. The result is their positions in `scores` (n,), each with
-    what it stands for, such as `true positive, most certain`.
+    An image is the more certain, the further its score is from the threshold; of equals, the first is taken. The result
+    is up to eight positions in `scores` (n,), each with what it stands for, such as `true positive, most certain`.
     """
     called = scores >= threshold
     chosen = []
@@ -182,7 +183,7 @@ def choose_examples(labels: np.ndarray, scores: np.ndarray, threshold: float) ->
 
 
 def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The share of each map (n, s, s) >= 0 that lies in its mask (n, s, s), both in [0, 1]; NaN of a map that is 0."""
+    """The share in [0, 1] of each map (n, s, s) >= 0 that lies in its mask (n, s, s) in [0, 1]; NaN for a map of 0."""
     total = maps.sum((1, 2))
     shares: np.ndarray = np.full(len(maps), np.nan)
     np.divide((maps * masks).sum((1, 2)), total, out=shares, where=total > 0)
@@ -196,10 +197,11 @@ def _find(base: keras.Model, name: str | None) -> keras.layers.Layer:
             return layer
     last = {tuple(layer.output.shape[1:3]): layer.name for layer in spatial}
     some = ", ".join(f"{layer} ({height}x{width})" for (height, width), layer in last.items())
-    raise UserError(f"'{name}' is no layer of this backbone with feature maps; the last of each size: {some}")
+    raise UserError(f"'{name}' is not a layer of this backbone with feature maps; the last of each size: {some}")
 
 
 def _is_spatial(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.layers.InputLayer | keras.Model):  # what a nested model gives is not in the outer graph
+    # The output of a nested model is not in the outer graph.
+    if isinstance(layer, keras.layers.InputLayer | keras.Model):
         return False
     return len(getattr(layer.output, "shape", ())) == 4

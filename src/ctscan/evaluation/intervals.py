@@ -1,7 +1,7 @@
-"""Bootstrap 95 % intervals, and the paired comparison of two models on the same images.
+"""Compute bootstrap 95 % intervals, and compare two models on the same images.
 
-Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile method. A resample is kept as how often it holds
-each image, so that every metric of all resamples is a few matrix operations.
+The method is the percentile method of Efron & Tibshirani, An Introduction to the Bootstrap (1993). A resample is stored
+as how often it holds each image, so that a metric of all resamples is a few matrix operations.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 LEVEL = 0.95
 GRID = np.linspace(0, 1, 101)
-# Rates are quotients and grid points sums: without a margin, rounding decides on which side of a step a point falls.
+# Rates are quotients and grid points are sums: without a margin, rounding decides on which side of a step a point is.
 ROUNDING = 1e-12
 
 Counts = npt.NDArray[np.float64]
@@ -33,10 +33,10 @@ class Resamples(NamedTuple):
 
 
 def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int, seed: int, name: str) -> Resamples:
-    """Resamples with replacement, of whole groups where `groups` (n,) is given, of images else.
+    """Resamples with replacement: of whole groups where `groups` (n,) is given, else of images.
 
-    A resample without both classes is drawn again. The same labels, groups and seed give the same resamples, whatever
-    the model, which makes differences between models paired.
+    A resample without both classes is drawn again. The same labels, groups and seed give the same resamples for every
+    model, so that differences between models are paired.
 
     Raises:
         UserError: labels that `checked_labels` refuses, not one group per image, or fewer than two groups.
@@ -67,7 +67,7 @@ def headline_intervals(
 ) -> dict[str, Any]:
     """`{metric: {"low", "high"}}` for each metric in `HEADLINE`, with what was resampled beside it.
 
-    A perfect metric has an interval of no width: the percentile method can't see errors that the set doesn't hold.
+    A perfect metric has an interval of width 0: the percentile method can't see errors that the set doesn't hold.
     Raises `UserError` as `checked` does.
     """
     truth, values = checked(labels, scores, name)
@@ -94,8 +94,9 @@ def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, 
     """Precision on a fixed grid of recalls, with a pointwise band.
 
     `points` holds `recall`, `precision` (of the set itself), `low` and `high` (of the resamples) at 101 recalls from
-    0 to 1: the precision at the highest threshold that reaches the recall; at recall 0, at the first true positive.
-    Linear interpolation would be too kind (Davis & Goadrich 2006). Raises `UserError` as `checked` does.
+    0 to 1. It is the precision at the highest threshold that reaches the recall, and at recall 0 that of the first true
+    positive. Linear interpolation would be too optimistic (Davis & Goadrich 2006). Raises `UserError` as `checked`
+    does.
     """
     truth, values = checked(labels, scores, name)
     observed = _precision_on_grid(truth, values, np.ones((1, len(truth))))[0]

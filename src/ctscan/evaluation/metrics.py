@@ -1,6 +1,6 @@
-"""Metrics of a binary classifier at a fixed threshold.
+"""Compute the metrics of a binary classifier at a fixed threshold.
 
-Everywhere in the package: labels are (n,) integers, 1 = the positive class; scores are (n,) probabilities of the
+Everywhere in the package, labels are (n,) integers, 1 = the positive class; scores are (n,) probabilities of the
 positive class in [0, 1]; an image counts as positive when its score >= the threshold.
 """
 
@@ -27,13 +27,13 @@ HEADLINE = ("accuracy", "precision", "recall", "f1", "roc_auc")
 
 
 def checked(labels: npt.ArrayLike, scores: npt.ArrayLike, name: str) -> tuple[Labels, Scores]:
-    """Labels and scores as arrays that every metric is defined on.
+    """Labels (n,) and scores (n,) as arrays for which every metric is defined.
 
     Args:
         name: the subset, and the model if there is more than one, for the message: `test, initial`.
 
     Raises:
-        UserError: nothing given, unequal lengths, labels other than 0 and 1, one class only, a score that is NaN or
+        UserError: nothing given, unequal lengths, labels other than 0 and 1, only one class, a score that is NaN or
             outside [0, 1].
     """
     truth = checked_labels(labels, name)
@@ -50,7 +50,7 @@ def checked(labels: npt.ArrayLike, scores: npt.ArrayLike, name: str) -> tuple[La
 
 
 def checked_labels(labels: npt.ArrayLike, name: str) -> Labels:
-    """Labels of both classes as an array. Raises `UserError`: none given, others than 0 and 1, one class only."""
+    """Labels (n,) as an array. Raises `UserError` unless there are 0 and 1 among them and nothing else."""
     truth: npt.NDArray[Any] = np.asarray(labels)
     if truth.size == 0:
         raise UserError(f"{name}: no images; check the dataset and the split")
@@ -84,10 +84,10 @@ def headline(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, nam
 def per_class(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, positive: str, negative: str, name: str
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and support (images) of each class, as though it were the positive one.
+    """Precision, recall, F1 and support (number of images) of each class, as if it were the positive one.
 
-    The calls are the same for both: score >= `threshold` is `positive`, the rest `negative`. A class that is never
-    called has precision and F1 of 0. Raises `UserError` as `checked` does.
+    The calls are the same for both: a score >= `threshold` is called `positive`, the rest `negative`. A class that is
+    never called has a precision and F1 of 0. Raises `UserError` as `checked` does.
     """
     truth, values = checked(labels, scores, name)
     columns = precision_recall_fscore_support(truth, values >= threshold, labels=[1, 0], zero_division=0)

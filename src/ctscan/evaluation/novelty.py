@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.seeds import generator
+from ctscan.core.files import require
+from ctscan.core.seeds import INFERENCE_BATCH, generator
 from ctscan.evaluation.unfamiliar_images import altered_slices, non_ct_images
 
 import keras
@@ -28,7 +29,6 @@ LEVEL = 0.95  # share of slices like the training images that is to pass
 CONFIDENCE = 0.95  # that this share passes, over draws of the validation images
 REFERENCES = 512  # training images that the detector compares with, at most
 DRAWN = 32  # images of each kind that the detector is tried on
-BATCH = 32  # as `batches.INFERENCE_BATCH`
 
 Features = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8]
@@ -56,8 +56,7 @@ class NoveltyDetector(NamedTuple):
 
 def load_detector(path: Path) -> NoveltyDetector:
     """Read what `NoveltyDetector.save` wrote. Raises `UserError` where the file is missing or damaged."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    require(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return NoveltyDetector(**arrays)
@@ -73,9 +72,8 @@ def with_features(classifier: keras.Model) -> keras.Model:
 
 def observe(network: Network, slices: Images, title: str) -> tuple[Features, Features]:
     """Probabilities (n,) and features (n, d) float64 that `network` gives of slices (n, s, s, 1)."""
-    batches = [
-        network(slices[start : start + BATCH]) for start in tqdm(range(0, len(slices), BATCH), desc=title, unit="batch")
-    ]
+    starts = tqdm(range(0, len(slices), INFERENCE_BATCH), desc=title, unit="batch")
+    batches = [network(slices[start : start + INFERENCE_BATCH]) for start in starts]
     probabilities, features = (np.concatenate(outputs).astype(float) for outputs in zip(*batches, strict=True))
     return probabilities[:, 0], features
 
@@ -100,13 +98,13 @@ def make_detector(network: Network, train: Images, val: Images, val_features: Fe
 
 def fit_detector(train: Images, train_features: Features, val: Images, val_features: Features) -> NoveltyDetector:
     """A detector from training and validation slices (n, s, s) and their features (n, d)."""
-    from sklearn.covariance import LedoitWolf  # takes a second, which a prediction need not wait for
+    from sklearn.covariance import LedoitWolf  # its import takes a second, which a prediction need not wait for
 
     statistics = _statistics(train)
     shrunk = LedoitWolf().fit(statistics)
     unscaled = NoveltyDetector(_unit(train_features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
     distances = _distances(unscaled, val, val_features)
-    # A network whose features are all alike has distances of 0, which nothing can be divided by.
+    # A network whose features are all alike has distances of 0, by which nothing can be divided.
     scales = [max(float(np.quantile(distance, LEVEL)), float(np.finfo(np.float32).tiny)) for distance in distances]
     larger = (np.column_stack(distances) / scales).max(axis=1)
     return unscaled._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
@@ -144,8 +142,11 @@ def _distances(detector: NoveltyDetector, slices: Images, features: Features) ->
 
 
 def _tolerance_limit(distances: Features) -> float:
-    """What `LEVEL` of all such distances stay below, with `CONFIDENCE`; of fewer than 59, the largest (Wilks 1941)."""
-    from scipy.stats import binom  # takes half a second, which a prediction need not wait for
+    """The limit that a share of `LEVEL` of all such distances stays below, with `CONFIDENCE` (Wilks 1941).
+
+    Of fewer than 59 distances it is the largest.
+    """
+    from scipy.stats import binom  # its import takes half a second, which a prediction need not wait for
 
     rank = int(binom.ppf(CONFIDENCE, len(distances), LEVEL))
     return float(np.sort(distances)[min(rank, len(distances) - 1)])
@@ -158,12 +159,14 @@ def _unit(features: Features) -> Features:
 
 
 def _statistics(slices: Images) -> Features:
-    """(n, 6): mean, deviation, shares of dark and of bright pixels, step between neighbours, upper and lower edge.
+    """Six statistics of the greys (n, 6), all of the same order, with greys in [0, 1].
 
-    Greys are in [0, 1], so that all six are of one order.
+    They are the mean, the standard deviation, the shares of dark and of bright pixels, the mean step between neighbours
+    and the mean of the upper and lower edge.
     """
-    # In batches, because each pixel takes a few numbers of eight bytes meanwhile.
-    return np.concatenate([_batch_statistics(slices[at : at + BATCH]) for at in range(0, len(slices), BATCH)])
+    # In batches, because each pixel takes a few numbers of eight bytes while this runs.
+    starts = range(0, len(slices), INFERENCE_BATCH)
+    return np.concatenate([_batch_statistics(slices[start : start + INFERENCE_BATCH]) for start in starts])
 
 
 def _batch_statistics(slices: Images) -> Features:

@@ -1,7 +1,7 @@
-"""Thresholds chosen on validation, and what they give on test.
+"""Choose thresholds on validation, and measure what they give on test.
 
-An image is called positive when its score >= the threshold. Candidates are the distinct validation scores, so tied
-images are called alike, and one just above the highest, which calls none positive.
+An image is called positive when its score is at least the threshold. Candidates are the distinct validation scores, so
+that tied images are called alike, and one just above the highest score, at which no image is called positive.
 """
 
 from ctscan.evaluation.metrics import checked, confusion

@@ -1,4 +1,4 @@
-"""The results table as a person should see it."""
+"""Format the results as a table for people to read."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,11 @@ def headline(report: Mapping[str, Any]) -> list[str]:
 
 
 def interval(bounds: Mapping[str, float], show: Callable[[float], str] = "{:.3f}".format) -> str:
-    """Resamples of a set without an error hold none either, whatever its size: that is no interval of no width."""
+    """`0.931-1.000`, or `no spread` where both ends are equal.
+
+    The resamples of a set without errors hold no errors either, however small the set is; an interval of width 0 would
+    promise too much.
+    """
     return "no spread" if bounds["low"] == bounds["high"] else f"{show(bounds['low'])}-{show(bounds['high'])}"
 
 
@@ -42,7 +46,7 @@ def evidence_table(details: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def results_table(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """The headline of each model, as a person reads it in a terminal."""
+    """The headline metrics of each model, one line per model, for a terminal."""
     lines = ["test".ljust(11) + "".join(metric.rjust(22) for metric in HEADLINE)]
     for model, report in details.items():
         lines.append(model.ljust(11) + "".join(cell.rjust(22) for cell in headline(report)))

@@ -10,7 +10,7 @@ from skimage import data
 
 Images = npt.NDArray[np.uint8]
 
-# Photographs that the installed package holds, so that nothing is downloaded.
+# Photographs inside the installed package, so that nothing is downloaded.
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "rocket")
 RIBS = 9
 
@@ -36,7 +36,7 @@ def altered_slices(slices: Images) -> dict[str, Images]:
 
 
 def photograph(seed: int, index: int, side: int) -> Images:
-    """A random square of one of `PHOTOGRAPHS`, in greys: uint8 (side, side)."""
+    """A random square of one of `PHOTOGRAPHS` in grey, uint8 (side, side)."""
     random = generator(seed, "photograph", index)
     picture = getattr(data, PHOTOGRAPHS[index % len(PHOTOGRAPHS)])()
     if picture.ndim == 3:
@@ -48,7 +48,7 @@ def photograph(seed: int, index: int, side: int) -> Images:
 
 
 def x_ray(seed: int, index: int, side: int) -> Images:
-    """A frontal chest radiograph, crudely: bright mediastinum and heart, dark lungs, ribs; uint8 (side, side)."""
+    """A rough frontal chest radiograph with bright mediastinum and heart, dark lungs and ribs, uint8 (side, side)."""
     random = generator(seed, "x-ray", index)
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, side)], indexing="ij")
     exposure = random.uniform(150, 190) * np.exp(-((np.abs(x) / random.uniform(0.85, 1)) ** 6)) + 20 * y

@@ -1,4 +1,4 @@
-"""The figures that README.md, MODEL_CARD.md and benchmarks/README.md show, taken from the files that hold them.
+"""Fill the tables of README.md, of the model card and of the pages on studies and benchmarks from recorded files.
 
 A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- end -->` after it.
 """
@@ -11,11 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all
 from ctscan.experiments.spread import label, table
 
-PAGES = ("README.md", "MODEL_CARD.md", "benchmarks/README.md")
+import yaml
+
+PAGES = (
+    "README.md",
+    "docs/MODEL_CARD.md",
+    "studies/README.md",
+    "studies/random-vs-blocked/README.md",
+    "benchmarks/README.md",
+)
 MODELS = ("initial", "finetuned")
 BASELINES = ("nearest_neighbour", "hog_svm")
+# Two recorded studies that differ in the split alone, and the repeats over seeds of both splits.
+BOTH_SPLITS = {"random split": "random-split", "blocked split": "blocked-split"}
+REPEATED = ("random", "blocked")
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
 TIMED = {
     "phase_1": "phase 1, initial",
@@ -33,10 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Bring all pages in step with the metrics that git keeps. Raises `UserError` where a page can't be filled."""
+    """Bring all pages and the README's pictures in step with the files that git keeps.
+
+    Raises:
+        UserError: a page can't be filled.
+    """
     for name in PAGES:
         page = Path(name)
         page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
+    draw_all(Path(), FOLDER)
     return 0
 
 
@@ -64,6 +81,39 @@ def sample_run(root: Path) -> str:
     return f"```text\n{results_table({model: details[model] for model in MODELS})}\n```"
 
 
+def finding(root: Path) -> str:
+    """What the split does to the network and to both baselines, over seeds, as a sentence."""
+    records = [_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in REPEATED]
+    given = records[-1]["settings"]
+    parts = []
+    for kind, name in (("models", "initial"), *(("baselines", name) for name in reversed(BASELINES))):
+        before, after = (_short(record["summary"][kind][name]["roc_auc"]["mean"]) for record in records)
+        parts.append(f"{_named(name)} **{before} → {after}**")
+    return (
+        f"Mean test ROC AUC over {len(given['seeds'])} splits, random → blocked (blocks of "
+        f"{given['split']['block_size']} file numbers stay together): {', '.join(parts)}."
+    )
+
+
+def both_splits(root: Path) -> str:
+    """ROC AUC of the study, and of models and baselines here on a random and on a blocked split, as Markdown."""
+    rows = [["test ROC AUC (95 % interval)", *BOTH_SPLITS]]
+    published = _json(root / "studies/published.json")["rows"]
+    for model, row in zip(MODELS, published, strict=False):
+        rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), "not reported"])
+    folders = [root / "studies" / name for name in BOTH_SPLITS.values()]
+    runs = [_json(folder / "metrics/details.json") for folder in folders]
+    for model in MODELS:
+        cells = (_between(run[model]["test"]["roc_auc"], run[model]["intervals"]["roc_auc"]) for run in runs)
+        rows.append([f"here, {label(model)}", *cells])
+    for name in BASELINES:
+        controls = [row for run in runs for row in run["controls"] if row["name"] == name]
+        rows.append([f"here, {_named(name)}", *(_between(row["roc_auc"], row) for row in controls)])
+    params = yaml.safe_load((folders[0] / "params.yaml").read_text(encoding="utf-8"))
+    about = f"Here: {params['backbone']}, `weights: {params['weights']}`, {params['image_size']} pixels."
+    return f"{_markdown(rows)}\n\n{about}"
+
+
 def results(root: Path) -> str:
     """The study's figures, and those of each run here with 95 % intervals, as Markdown."""
     from ctscan.evaluation.metrics import HEADLINE
@@ -71,7 +121,7 @@ def results(root: Path) -> str:
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
     for row in _json(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
-    for title, folder in _runs(root):
+    for title, folder in _runs(root, ""):
         details = _json(folder / "metrics/details.json")
         for model in MODELS:
             report = details[model]
@@ -83,34 +133,41 @@ def results(root: Path) -> str:
                 row = controls[name]
                 empty = [""] * (len(HEADLINE) - 2)
                 rows.append(
-                    [f"{title}, *{label(name)}*", _short(row["accuracy"]), *empty, _between(row["roc_auc"], row)]
+                    [f"{title}, *{_named(name)}*", _short(row["accuracy"]), *empty, _between(row["roc_auc"], row)]
                 )
     return _markdown(rows)
 
 
 def random_against_blocked(root: Path) -> str:
+    """Every figure of the repeats over seeds, a column for each split, and below what they belong to, as Markdown."""
     folder = root / "studies/random-vs-blocked"
-    text = table([_json(folder / f"{name}.json") for name in ("random", "blocked")])
-    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    return table([_json(folder / f"{strategy}.json") for strategy in REPEATED])
 
 
-def notice_and_maps(root: Path) -> str:
-    """Of each run, what the notice lets pass and catches, and what maps of random networks resemble, as Markdown."""
+def novelty_and_maps(root: Path) -> str:
+    """Of each run, what the novelty detector marks, and how alike the maps of a random network are, as Markdown."""
     rows = [
-        ["run", "test slices that pass", "caught: far", "caught: near", "maps alike, head re-drawn", "all re-drawn"]
+        [
+            "run",
+            "test slices not marked",
+            "other pictures that are marked",
+            "altered slices that are marked",
+            "maps alike, random head",
+            "maps alike, all random",
+        ]
     ]
-    for title, folder in _runs(root):
+    for title, folder in _runs(root, "../studies/"):
         details = _json(folder / "metrics/details.json")
-        notice, levels = details["novelty"], details["saliency"]["levels"]
-        caught = (
-            ", ".join(f"{label(kind)} {_short(share)}" for kind, share in notice[far].items())
-            for far in ("far", "near")
+        detector, levels = details["novelty"], details["saliency"]["levels"]
+        marked = (
+            ", ".join(f"{label(kind)} {_short(share)}" for kind, share in detector[group].items())
+            for group in ("far", "near")
         )
         alike = (
             f"{level['spearman']:.2f} of {level['slices']}" if level["slices"] else "no map but 0"
             for level in (levels["head"], levels["all"])
         )
-        rows.append([title, _short(notice["test_passes"]), *caught, *alike])
+        rows.append([title, _short(detector["test_passes"]), *marked, *alike])
     return _markdown(rows)
 
 
@@ -139,18 +196,29 @@ def growth(root: Path) -> str:
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "sample-run": sample_run,
+    "finding": finding,
+    "both-splits": both_splits,
     "results": results,
     "random-against-blocked": random_against_blocked,
-    "notice-and-maps": notice_and_maps,
+    "novelty-and-maps": novelty_and_maps,
     "benchmark": benchmark,
     "growth": growth,
 }
 
 
-def _runs(root: Path) -> list[tuple[str, Path]]:
-    """The run at the top, which is on the sample, and those that studies/ keeps, with their titles."""
+def _runs(root: Path, studies: str) -> list[tuple[str, Path]]:
+    """The run at the top, which is on the sample, and those that studies/ keeps, with their titles.
+
+    The title of a recorded study links to it; `studies` is what leads from the page into the folder studies/.
+    """
     kept = sorted(path.parents[1] for path in (root / "studies").glob("*/metrics/details.json"))
-    return [("synthetic sample", root), *((f"[{path.name}](studies/{path.name})", path) for path in kept)]
+    return [("synthetic sample", root), *((f"[{path.name}]({studies}{path.name})", path) for path in kept)]
+
+
+def _named(name: str) -> str:
+    """A model or baseline as the chart in README.md calls it, within a sentence."""
+    words = STYLES[name].name.replace("\n", " ")
+    return words if words.startswith("HOG") else words[0].lower() + words[1:]
 
 
 def _aucs(values: Mapping[str, float], form: str) -> list[str]:

@@ -32,6 +32,7 @@ STRATEGIES = get_args(Split.model_fields["strategy"].annotation)
 RESULTS, PLOTS = Path("metrics/repeats"), Path("plots")
 FEATURES, BACKBONE = Path("features.npy"), Path("metrics/backbone.json")
 STAGES = ("prepare-split", "extract-features")  # what repeats take from the pipeline
+INTERRUPTED = "earlier results are as they were"  # said after Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.images.decode import load_slice
 
 import numpy as np
 import tensorflow as tf
 
-INFERENCE_BATCH = 32  # slices at a time where nothing is trained
-THREADS = min(8, os.cpu_count() or 1)  # each holds a batch
+THREADS = min(8, os.cpu_count() or 1)  # each holds a batch in memory
 
 
 def slice_reader(paths: Sequence[Path], size: int) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -26,18 +26,18 @@ def image_batches(paths: Sequence[Path], size: int, batch_size: int = INFERENCE_
 
 
 def ahead(data: tf.data.Dataset, load: Callable[..., Any]) -> tf.data.Dataset:
-    """`load` of each element of `data`, in their order, by threads that are a few elements ahead of the reader."""
+    """What `load` gives of each element of `data`, in their order, by threads that stay a few elements ahead."""
     options = tf.data.Options()
-    # Autotuning sleeps for 10 ms and then for ever twice as long, up to a minute, and the end of a pass waits until it
-    # wakes (TensorFlow 2.21): a pass of 6 s takes 10.
+    # Autotuning sleeps for 10 ms, then each time for twice as long, up to a minute, and the end of a pass waits until
+    # it wakes (TensorFlow 2.21). A pass of 6 s takes 10 s with it.
     options.autotune.enabled = False
-    # TensorFlow's own threads may be busy with the network, or fewer.
+    # TensorFlow's own threads may be busy with the network, or there may be fewer of them.
     options.threading.private_threadpool_size = THREADS
     return data.map(load, THREADS, deterministic=True).prefetch(2).with_options(options)
 
 
 def load_slices(paths: Sequence[Path], size: int) -> np.ndarray:
-    """All slices at `paths`, uint8 (n, size, size, 1): to be held once, and handed on in views."""
+    """All slices at `paths`, uint8 (n, size, size, 1), in one array; hand on views of it, since it may be large."""
     slices = np.empty((len(paths), size, size, 1), np.uint8)
     done = 0
     for batch in image_batches(paths, size):

@@ -1,4 +1,4 @@
-"""The split as later stages read it: one row an image."""
+"""Read the manifest, which is the split as a table with one row per image."""
 
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def rows(manifest: pd.DataFrame, *subsets: str) -> np.ndarray:
 
 
 def together(manifest: pd.DataFrame, *subsets: str) -> tuple[np.ndarray, list[slice]]:
-    """An order of the rows, and where in it the images of each of `subsets` lie: next to each other.
+    """An order of the rows in which the images of each of `subsets` lie next to each other, and where they lie in it.
 
-    What is held in this order gives a subset as a view, without a copy of its images.
+    Of an array in this order, a subset is a view, which needs no copy of its images.
     """
     parts = [rows(manifest, subset) for subset in subsets]
     ends = np.cumsum([len(part) for part in parts])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import require
 from ctscan.core.params import Classes
 
 import yaml
@@ -73,8 +74,7 @@ def read_evaluation(*beside: Path) -> Evaluation:
     recorded = _lock_of_evaluate()
     written = (DETAILS, *beside)
     for path in (MODEL, *written):
-        if not path.is_file():
-            raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+        require(path)
     md5 = _md5(MODEL)
     if md5 != recorded["files"].get(MODEL.as_posix()):
         raise UserError(

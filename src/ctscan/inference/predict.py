@@ -69,13 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
     # TensorFlow takes seconds: a mistyped PATH is told before it loads, and the model's hash is taken while it does.
     with _without_collecting(), ThreadPoolExecutor(1) as beside:
         tracked = beside.submit(read_evaluation, NOVELTY)
-        from ctscan.core.seeds import make_deterministic
-        from ctscan.inference.predictor import BATCH, predict
+        from ctscan.core.seeds import INFERENCE_BATCH, make_deterministic
+        from ctscan.inference.predictor import predict
 
         found_by_evaluate = tracked.result()
         _check(found_by_evaluate, params, arguments.point)
         make_deterministic()
-        bundle = load_bundle(found_by_evaluate, traced=len(files) > BATCH)
+        bundle = load_bundle(found_by_evaluate, traced=len(files) > INFERENCE_BATCH)
     reading: dict[str, Any] = {
         "positive": params.classes.positive,
         "point": arguments.point,

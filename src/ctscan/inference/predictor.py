@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.evaluation.calibration import apply_temperature
 from ctscan.inference.bundle import ModelBundle
 from ctscan.inference.inputs import Incoming, read
@@ -16,11 +17,9 @@ from ctscan.inference.inputs import Incoming, read
 import numpy as np
 import tensorflow as tf
 
-BATCH = 32
-
 
 class Prediction(NamedTuple):
-    """What the model says of one slice."""
+    """What the model says about one slice."""
 
     path: Path
     name: str  # the path, with the number of the frame where there are several
@@ -33,16 +32,16 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = BATCH
+    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = INFERENCE_BATCH
 ) -> Iterator[Prediction | UserError]:
-    """A prediction for each slice of `files`, in their order, or the fault of a file that has none.
+    """Give a prediction for each slice of `files`, in their order, and the error for each file that can't be read.
 
-    Files are decoded by threads a few batches ahead of the network: memory does not grow with their number. A fault
-    comes as soon as it is met, so before the predictions of the batch that is being filled.
+    Threads decode the files a few batches ahead of the network, so memory does not grow with the number of files. An
+    error comes as soon as it is met, which is before the predictions of the batch that is being filled.
     """
     waiting: list[Incoming] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Pillow warns of damage that it can live with: the pipeline doesn't.
+        # Pillow only warns of some kinds of damage, which the pipeline refuses.
         warnings.filterwarnings("error", category=UserWarning, module="PIL|ctscan")
         for found in _ahead(pool, files, bundle.size, min_size, 2 * batch):
             if isinstance(found, UserError):
@@ -59,7 +58,7 @@ def predict(
 def _ahead(
     pool: ThreadPoolExecutor, files: Sequence[Path], size: int, min_size: int, depth: int
 ) -> Iterator[list[Incoming] | UserError]:
-    """What `files` hold, in their order, with up to `depth` files decoded or under way."""
+    """Give what `files` hold, in their order, while up to `depth` files are decoded or wait to be given."""
     pending: deque[Future[list[Incoming] | UserError]] = deque()
     try:
         for path in files:
@@ -78,7 +77,7 @@ def _read(path: Path, size: int, min_size: int) -> list[Incoming] | UserError:
         return read(path, size, min_size)
     except UserError as error:
         return error
-    except Exception as error:  # one bad file is no reason to lose the others
+    except Exception as error:  # one bad file must not cost the others
         return UserError(f"{path}: not readable ({' '.join(str(error).split()) or type(error).__name__}); remove it")
 
 

@@ -1,1 +1,1 @@
-"""The network: backbone, weights, head, where it is cut, and how it is computed and saved."""
+"""Build, cut, compute and save the network: backbone, weights and head."""

@@ -1,4 +1,4 @@
-"""Random rotation, flip and zoom of training images, in front of a classifier."""
+"""Rotate, flip and zoom training images at random, in front of a classifier."""
 
 from ctscan.core.params import Augment
 from ctscan.core.seeds import derive_seed
@@ -9,7 +9,7 @@ import keras
 def augmentation(settings: Augment, size: int, seed: int) -> keras.Sequential:
     """Layers that move slices (n, size, size, 1) in training and pass them on unchanged in inference.
 
-    What comes in from outside the image is black, as air is.
+    Where a moved image leaves a gap, it is filled with black, as air is.
     """
     layers: list[keras.layers.Layer] = [keras.Input((size, size, 1))]
     if settings.flip:
@@ -24,7 +24,7 @@ def augmentation(settings: Augment, size: int, seed: int) -> keras.Sequential:
 
 
 def augmented(classifier: keras.Model, settings: Augment, seed: int) -> keras.Model:
-    """`classifier` behind the augmentation; it shares its layers, so training it trains `classifier`."""
+    """A model of the augmentation and `classifier`, which share their layers: training it trains `classifier`."""
     slices = keras.Input(classifier.input_shape[1:], name="slice")
     moved = augmentation(settings, classifier.input_shape[1], seed)(slices)
     return keras.Model(slices, classifier(moved), name="augmented")

@@ -1,4 +1,4 @@
-"""Any `keras.applications` model as a backbone: grey slices in, feature maps out, preprocessing inside."""
+"""Build a backbone from any model of `keras.applications`: it takes grey slices and gives feature maps."""
 
 import hashlib
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.seeds import derive_seed
-from ctscan.model.weights import PublishedFile, imagenet_model, load_weights
+from ctscan.model.weights import imagenet_model, keras_cache, load_weights
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras
     keras.utils.set_random_seed(derive_seed(seed, "backbone"))
     with _fitting_size(name, image_size):
         if weights == "imagenet":
-            base, _, _ = imagenet_model(application, **_arguments(image_size))
+            base = imagenet_model(application, **_arguments(image_size))
         else:
             base = application(weights=None, **_arguments(image_size))
     base.name = "base"  # only now: some families make the name of the file to download from it
@@ -49,16 +49,19 @@ def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras
     return keras.Model(slices, base(_preprocessing(application)(rgb)), name="backbone")
 
 
-def fetch_imagenet(name: str, image_size: int) -> tuple[PublishedFile, Path]:
-    """The file that `build_backbone` loads for `imagenet`, shown to load, and its place. Raises as that does."""
+def fetch_imagenet(name: str, image_size: int) -> tuple[Path, str]:
+    """Keras' cache with the file that `build_backbone` loads for `imagenet`, and `weights_hash` of what is in it.
+
+    Raises what `build_backbone` raises.
+    """
     application = _application(name)
     with _fitting_size(name, image_size):
-        _, file, path = imagenet_model(application, **_arguments(image_size))
-    return file, path
+        base = imagenet_model(application, **_arguments(image_size))
+    return keras_cache(), weights_hash(base)
 
 
 def weights_hash(base: keras.Model) -> str:
-    """SHA-256 over the values of all weights in layer order: what a run started from, wherever it came from."""
+    """SHA-256 over the values of all weights in layer order, which tells what a run started from."""
     digest = hashlib.sha256()
     for value in base.get_weights():
         digest.update(np.ascontiguousarray(value).tobytes())

@@ -1,9 +1,10 @@
-"""Run networks in inference mode, batch by batch."""
+"""Run a network in inference mode, batch by batch."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.model.bfloat16 import use_fused_normalization
 
 import keras
@@ -11,13 +12,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-BATCH = 32  # inputs at a time
-
 
 def forward(model: keras.Model) -> Callable[[Any], Any]:
-    """`model`, which takes slices uint8, in inference mode: one graph for batches of any size.
+    """A function that runs `model`, which takes slices uint8, in inference mode on batches of any size.
 
-    Keras' own way traces the last, shorter batch anew, which takes seconds in a deep network.
+    It is one graph for all sizes. Keras traces the network again for the last, shorter batch, which takes seconds in a
+    deep network.
     """
     use_fused_normalization(model)
     signature = [tf.TensorSpec(model.input_shape, tf.uint8)]
@@ -28,8 +28,8 @@ def forward(model: keras.Model) -> Callable[[Any], Any]:
 def predict(model: keras.Model, inputs: np.ndarray, title: str) -> np.ndarray:
     """Probabilities (n,) float64 of the positive class for `inputs` (n, ...), batch by batch under a progress bar."""
     scores = [
-        model.predict_on_batch(inputs[start : start + BATCH])[:, 0]
-        for start in tqdm(range(0, len(inputs), BATCH), desc=title, unit="batch")
+        model.predict_on_batch(inputs[start : start + INFERENCE_BATCH])[:, 0]
+        for start in tqdm(range(0, len(inputs), INFERENCE_BATCH), desc=title, unit="batch")
     ]
     joined: np.ndarray = np.concatenate(scores)
     return joined.astype(float)

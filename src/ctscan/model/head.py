@@ -1,4 +1,4 @@
-"""The study's classification head."""
+"""Build the study's classification head."""
 
 from ctscan.core.params import Head
 from ctscan.core.seeds import derive_seed
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class OnePassL2(keras.regularizers.L2):
-    """Keras' L2 penalty, l2 * sum(w^2), in one pass over the weights, where Keras writes out their squares first."""
+    """Keras' L2 penalty, l2 * sum(w^2), in one pass over the weights; Keras first writes their squares to memory."""
 
     def __call__(self, weights: keras.Variable) -> tf.Tensor:
         return 2 * self.l2 * tf.nn.l2_loss(weights)
@@ -32,6 +32,6 @@ def build_head(features: int, settings: Head, seed: int) -> keras.Model:
         ],
         name="head",
     )
-    # On the variable, not the layer: a saved head names Keras' own, so that it loads without this package.
+    # On the variable and not on the layer, so that a saved head names Keras' own class and loads without this package.
     head.get_layer("hidden").kernel.regularizer = OnePassL2(settings.l2)
     return head

@@ -1,4 +1,4 @@
-"""Models on disk: the same model is the same bytes."""
+"""Save and load models, so that equal models are equal bytes."""
 
 import json
 import zipfile
@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import require
 
 import keras
 
-CLOCKLESS = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can bear
+CLOCKLESS = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can have
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write an uncompiled `model` as a `.keras` file without a clock, so that equal models have equal hashes.
+    """Write an uncompiled `model` as a `.keras` file without a time in it, so that equal models have equal hashes.
 
-    Keras stamps the time of saving on the metadata and on each zip entry and numbers shared objects by their address;
-    here entries are sorted and undated, and shared objects are numbered as they appear. Loads with plain
-    `keras.saving.load_model`.
+    Keras writes the time of saving into the metadata and each zip entry, and numbers shared objects by their address in
+    memory. Here the entries are sorted and have no date, and shared objects are numbered as they appear. The file loads
+    with plain `keras.saving.load_model`.
     """
     dated = path.with_name(f"{path.stem}-dated.keras")
     keras.saving.save_model(model, dated)
@@ -34,14 +35,13 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 def load_model(path: Path) -> keras.Model:
     """Load a `.keras` file in Keras' safe mode, uncompiled. Raises `UserError` where it is missing or damaged."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; get it with `dvc checkout {path}`, or make it with `dvc repro`")
+    require(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: damaged, or no model of Keras {keras.__version__} ({reason}); make it again"
+            f"{path}: damaged, or not a model of Keras {keras.__version__} ({reason}); make it again"
         ) from None
 
 

@@ -1,1 +1,1 @@
-"""The two phases of training, their loop and what makes them fast and resumable."""
+"""Train the head and then the last layers, fast and so that a killed run can continue."""

@@ -60,7 +60,7 @@ class ActivationCache:
                 for path, shape, dtype in zip(self.files, self.shapes, self.dtypes, strict=True)
             ]
 
-        # Flattened, because outside a graph TensorFlow gives a single tensor bare.
+        # Flattened, because outside a graph TensorFlow gives a single tensor without a list around it.
         tensors = tf.nest.flatten(tf.numpy_function(read, [indices], self.dtypes, stateful=False))
         return tuple(
             tf.ensure_shape(tensor, (None, *shape)) for tensor, shape in zip(tensors, self.shapes, strict=True)

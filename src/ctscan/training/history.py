@@ -1,4 +1,4 @@
-"""A phase's epochs as dvclive records them."""
+"""Write what each epoch of a phase of training gave, as metrics and curves that DVC shows."""
 
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,7 @@ from dvclive import Live
 def publish_history(phase: str, history: list[Record]) -> None:
     """Write `metrics/<phase>.json` (the best epoch) and `plots/<phase>/{train,val,best}/<metric>.tsv` (all epochs).
 
-    Seconds an epoch go to `metrics/timing/<phase>`, which is no out: they are never the same twice.
+    The seconds per epoch go to `metrics/timing/<phase>`, which is not an output of the stage: they differ in each run.
     """
     best = best_epoch(history)
     with publish(Path("plots") / phase) as folder:

@@ -1,4 +1,10 @@
-"""One phase of training: shuffled by epoch, early stopping and best weights on validation loss, resumable."""
+"""Train a model for one phase, with early stopping on the validation loss, so that a killed run can continue.
+
+The checkpoints are our own and not those of Keras' BackupAndRestore, because that callback restores the model and the
+epoch but not what EarlyStopping remembers (the best loss so far, its epoch and its weights): a continued run would stop
+later and could end with other weights. Here the checkpoint holds the history of all epochs, from which alone it
+follows when to stop and which epoch is best, so a continued run ends in the same bits as one that was never killed.
+"""
 
 import json
 import math
@@ -35,7 +41,7 @@ def compile_classifier(
     """RMSprop on the binary cross-entropy, the study's optimiser, with accuracy at 0.5 and ROC AUC.
 
     Args:
-        steps_per_execution: that TensorFlow takes before it goes back to Python, which costs a millisecond.
+        steps_per_execution: how many steps TensorFlow takes before it goes back to Python, which costs a millisecond.
     """
     model.compile(
         FusedRMSprop(learning_rate),
@@ -46,7 +52,7 @@ def compile_classifier(
 
 
 class Examples:
-    """Images of one subset in the form that a model reads: what `fetch` gives for their positions, and labels.
+    """The images of one subset in the form that a model reads: what `fetch` gives for their positions, and labels.
 
     Args:
         positions: (n,) positions that `fetch` understands.
@@ -60,15 +66,15 @@ class Examples:
         self.fetch = fetch
 
     def steps(self, batch_size: int) -> int:
-        """Batches of one pass."""
+        """The number of batches in one pass."""
         return math.ceil(len(self.labels) / batch_size)
 
     def ordered(self, batch_size: int) -> tf.data.Dataset:
-        """One pass, in order."""
+        """Batches of one pass, in order."""
         return self._batches(np.arange(len(self.labels))[None], batch_size)
 
     def shuffled(self, batch_size: int, seed: int, epochs: range) -> tf.data.Dataset:
-        """A pass for each of `epochs`, each in an order of its own that depends on `seed` and the epoch alone."""
+        """Batches of one pass per epoch of `epochs`, in an order that depends on `seed` and the epoch alone."""
         orders = [generator(seed, "shuffle", epoch).permutation(len(self.labels)) for epoch in epochs]
         return self._batches(np.stack(orders), batch_size)
 
@@ -77,7 +83,7 @@ class Examples:
         batches = tf.data.Dataset.from_tensor_slices(orders).flat_map(
             lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         )
-        # Keras warns of data that run out where it must find out their number by itself.
+        # Without a known number of batches, Keras warns when they run out.
         count = len(orders) * self.steps(batch_size)
         return ahead(
             batches.apply(tf.data.experimental.assert_cardinality(count)),
@@ -107,18 +113,18 @@ def train(
 ) -> list[Record]:
     """Train a compiled `model` until the validation loss has not fallen for `settings.patience` epochs.
 
-    The model ends with the weights of its best epoch. After each epoch everything that the next one depends on is
-    written to the folder `checkpoint`, beside the training of the next one; where a killed run left it, training
-    continues there and ends in the same bits.
+    The model ends with the weights of its best epoch. After each epoch, everything that the next one depends on is
+    written to the folder `checkpoint` while the next one is trained. Where a killed run has left such a folder,
+    training continues from it and ends in the same bits.
 
     Returns:
-        One record an epoch: loss, accuracy, auc and time in seconds, of training and (`val_`) validation, and the
-        learning rate `lr` that it began with.
+        One record per epoch: loss, accuracy, auc and time in seconds, of training and (`val_`) of validation, and the
+        learning rate `lr` at its start.
 
     Raises:
-        UserError: the loss is no longer a number, or `checkpoint` can't be written to; what it held last is whole.
+        UserError: the loss is no longer a number, or `checkpoint` can't be written to; what it held before stays whole.
     """
-    with ThreadPoolExecutor(max_workers=1) as writer:  # which, after an error too, ends with what it has begun
+    with ThreadPoolExecutor(max_workers=1) as writer:  # at its end, also after an error, it finishes what it has begun
         state = _Checkpoint(model, checkpoint, writer)
         history = state.restore()
         start = len(history)
@@ -144,7 +150,7 @@ def _finished(history: list[Record], patience: int) -> bool:
 
 
 class _Epochs(keras.callbacks.Callback):
-    """Seeds each epoch, records it, saves the checkpoint, stops early and shows how far training is."""
+    """Seeds and records each epoch, saves the checkpoint, stops early and shows the progress."""
 
     def __init__(self, history: list[Record], state: "_Checkpoint", settings: Training, steps: int, seed: int) -> None:
         super().__init__()
@@ -193,9 +199,9 @@ def _seed_generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
 
 
 class _Checkpoint:
-    """The folder that holds a run between epochs: `last` (model, optimiser, history) and `best` (model).
+    """The folder that holds the state between epochs: `last` (weights, optimiser, history) and `best` (weights).
 
-    What `save` finds is copied at once and written in the thread of `writer`, while training goes on. An error of
+    `save` copies the state at once and has it written by the thread of `writer`, while training goes on. An error in
     that thread is raised by the next call.
     """
 
@@ -216,7 +222,7 @@ class _Checkpoint:
         self.pending = self.writer.submit(self._write, history.copy(), weights, optimizer)
 
     def finish(self) -> None:
-        """Wait for what is being written."""
+        """Wait until the last state is written."""
         pending, self.pending = self.pending, None
         if pending:
             pending.result()

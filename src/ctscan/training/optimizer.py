@@ -1,4 +1,4 @@
-"""The study's optimiser, RMSprop, in one pass over the weights."""
+"""Provide the study's optimiser, RMSprop, in a form that goes over the weights once per step."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,9 @@ import tensorflow as tf
 class FusedRMSprop(keras.optimizers.RMSprop):
     """Keras' RMSprop without momentum, by TensorFlow's own kernel for it.
 
-    The same formula, v <- rho v + (1 - rho) g^2, w <- w - lr g / sqrt(v + epsilon), but for rounding. Keras computes it
-    operation by operation, each a pass over memory, which takes most of a step of the head's two million weights.
+    The formula is the same but for rounding: v <- rho v + (1 - rho) g^2, w <- w - lr g / sqrt(v + epsilon). Keras
+    computes it operation by operation, each of which goes through memory; that takes most of the time of a step on the
+    head's two million weights.
     """
 
     def __init__(self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule) -> None:
@@ -20,7 +21,7 @@ class FusedRMSprop(keras.optimizers.RMSprop):
         if self.built:
             return
         super().build(var_list)
-        # The kernel also writes a momentum, which without momentum is no state: no variable of the optimiser's.
+        # The kernel also writes a momentum. Here it means nothing, so it is not a variable of the optimiser.
         self._unused = [tf.Variable(tf.zeros(variable.shape), trainable=False) for variable in var_list]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The study's two phases of training: the head on the frozen backbone, then the last layers with it."""
+"""Train in the study's two phases: the head on the frozen backbone, then the last layers of the backbone with it."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -33,12 +33,12 @@ def train_head(
     """Train `head` on the training images of `manifest` at `lr`; it ends with the weights of its best epoch.
 
     Args:
-        features: (n, d) of the frozen backbone, a row for each row of `manifest`.
-        paths: the n image files; read only under augmentation, which leaves no features to keep.
+        features: (n, d) of the frozen backbone, one row per row of `manifest`.
+        paths: the n image files. They are read only under augmentation, whose images have other features each time.
         checkpoint: see `loop.train`, which gives the result.
     """
     if params.augment.enabled:
-        # No two epochs see the same image, so each goes through the whole network.
+        # No two epochs see the same image, so every image goes through the whole network.
         backbone = load_model(BACKBONE)
         freeze(backbone.get_layer("base"), depth=0)
         use_fused_normalization(backbone)
@@ -50,7 +50,7 @@ def train_head(
         pooled = tf.constant(features)
         fetch = lambda positions: tf.gather(pooled, positions)  # noqa: E731
     training = examples(manifest, "train", fetch)
-    # On features an epoch takes half a second, on images a minute, in which a person looks for progress.
+    # An epoch on features takes half a second. On images it takes a minute, in which the user looks for progress.
     together = 1 if params.augment.enabled else training.steps(params.batch_size)
     compile_classifier(classifier, params.lr, together)
     return train(
@@ -121,7 +121,7 @@ def finetune(
 
 
 def _finetune_rate(params: Params, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Of a phase whose epochs have so many `steps`."""
+    """The learning rate of fine-tuning, whose epochs have `steps` steps."""
     if params.finetune.schedule == "constant":
         return params.finetune_lr
     return keras.optimizers.schedules.CosineDecay(params.finetune_lr, params.finetune.epochs * steps)
