@@ -9,6 +9,7 @@ from ctscan.core.params import Split
 from ctscan.core.seeds import derive_seed, generator
 from ctscan.split.check import natural_key
 from ctscan.split.duplicates import copy_pairs
+from ctscan.split.folds import test_fold
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,8 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
 
     Strategies: `random` draws images; `blocked` keeps runs of `block_size` file numbers of a class together;
     `grouped` keeps the groups of groups.csv together. Each is stratified: a class gives test `test_fraction` of its
-    images, and validation `val_fraction` of what remains, to within one percentage point and one group. The same
+    images, and validation `val_fraction` of what remains, to within one percentage point and one group. With
+    `folds` above 1, the images are cut into that many parts instead, and part number `fold` is test. The same
     images and seed give the same split, in whatever order they are listed.
 
     `group` is groups.csv's under `grouped`, and the block under `blocked`. Under `random`, which ignores it, it is
@@ -44,21 +46,23 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
     result = manifest.iloc[order].reset_index(drop=True)
     result["group"] = _join_copies(result, _groups(result, split))
     labels = result["label"].to_numpy()
+    codes = pd.factorize(result["group"])[0]
     draw: Callable[[Mask, float, str], Mask]
     if split.strategy == "random":
 
         def draw(rows: Mask, fraction: float, name: str) -> Mask:
             return _draw_images(labels, rows, fraction, derive_seed(seed, "split", name))
     else:
-        codes = pd.factorize(result["group"])[0]
         _require_groups(result)
 
         def draw(rows: Mask, fraction: float, name: str) -> Mask:
             reserve = 2 if name == "test" else 1
             return _draw_groups(labels, codes, rows, fraction, reserve, generator(seed, "split", name))
 
-    everything = np.ones(len(result), bool)
-    test = draw(everything, split.test_fraction, "test")
+    if split.folds > 1:
+        test = test_fold(labels, None if split.strategy == "random" else codes, split.folds, split.fold, seed)
+    else:
+        test = draw(np.ones(len(result), bool), split.test_fraction, "test")
     val = draw(~test, split.val_fraction, "val")
     result["subset"] = np.select([test, val], ["test", "val"], "train")
     for subset in SUBSETS:
