@@ -5,7 +5,8 @@
 
 Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
 before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
-are on, are not run again: a sweep that was interrupted goes on.
+are on, are not run again: a sweep that was interrupted goes on. `--until evaluate` is for the folds of a
+cross-validation, which are pooled (`ctscan folds`) and not chosen from.
 """
 
 import argparse
@@ -24,7 +25,12 @@ from dvc.repo import Repo
 if TYPE_CHECKING:  # help should not wait for it
     import pandas as pd
 
-METRICS = {"train-initial": "metrics/initial.json", "finetune": "metrics/finetune.json"}
+# What a run is ranked by, whichever stage it ends with: figures of validation.
+METRICS = {
+    "train-initial": "metrics/initial.json",
+    "finetune": "metrics/finetune.json",
+    "evaluate": "metrics/finetune.json",
+}
 INTERRUPTED = "`dvc queue status` says what still runs, `dvc queue kill` ends it"  # said after Ctrl-C
 UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
 COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
@@ -49,8 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
         raise UserError(f"no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
-    best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
-    print(f"\nbest on validation: dvc exp run {best}")
+    if arguments.until != "evaluate":
+        best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
+        print(f"\nbest on validation: dvc exp run {best}")
     return 0
 
 
