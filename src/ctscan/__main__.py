@@ -15,6 +15,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Use the model": {
         "predict": ("ctscan.inference.predict", "predict CT slices; with class folders, judge the model on them"),
         "explain": ("ctscan.inference.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
+        "external": ("ctscan.inference.external", "judge the model once on a labelled folder of another source"),
         "export": ("ctscan.inference.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
     },
     "Data and weights": {

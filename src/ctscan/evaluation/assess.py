@@ -47,6 +47,7 @@ def assess(
         },
         "calibration": {
             "temperature": temperature,
+            "prior": float(val.labels.mean()),
             "before": calibration.calibration(labels, scores, settings.bins, name),
             "after": calibration.calibration(labels, calibrated, settings.bins, name),
         },

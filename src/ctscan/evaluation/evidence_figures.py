@@ -22,6 +22,7 @@ NAMES = {
     "image_size": "image size",
     "image_border": "image border",
     "shuffled_labels": "shuffled labels",
+    "shifted": "fine-tuned, shifted prior",
     TREAT_ALL: "treat all",
     TREAT_NONE: "treat nobody",
 }

@@ -64,31 +64,54 @@ def assess_patients(
     resamples: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """The headline metrics over the patients of test, with intervals over patients, by the rule chosen on validation.
+    """What `measure_patients` gives on test, by the `rule` that is chosen on validation.
 
     Args:
         val, test: labels, scores and groups of the slices, each (n,).
+
+    Returns:
+        None where validation or test lacks patients of one class: nothing can be chosen or measured then.
+    """
+    try:
+        rule = choose_rule(*val, threshold)
+        return measure_patients(rule, *test, threshold, resamples, seed, "test")
+    except UserError:
+        return None
+
+
+def measure_patients(
+    rule: str,
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    threshold: float,
+    resamples: int,
+    seed: int,
+    name: str,
+) -> dict[str, Any]:
+    """The headline metrics over patients, with intervals over patients.
+
+    Args:
+        labels, scores, groups: of the slices, each (n,).
         threshold: from which a slice is called positive by `share`, and a patient by the score of any rule.
 
     Returns:
         `rule`, `patients`, `positive` and `mixed` (patients with slices of both classes), `test` and `intervals` as in
-        a report on slices. None where validation or test lacks patients of one class: nothing can be measured then.
+        a report on slices.
+
+    Raises:
+        UserError: there are no patients of one class.
     """
-    truth = labels_of_patients(test[0], test[2])
-    try:
-        rule = choose_rule(*val, threshold)
-        scores = by_patient(test[1], test[2], threshold)[rule].to_numpy()
-        drawn = intervals.resample(truth, None, resamples, seed, "test, patients")
-        measured = metrics.headline(truth, scores, threshold, "test, patients")
-    except UserError:
-        return None
-    with_negative = labels_of_patients(1 - np.asarray(test[0]), test[2])
-    spread = intervals.headline_intervals(truth, scores, threshold, drawn, "test, patients")
+    truth = labels_of_patients(labels, groups)
+    of_patients = by_patient(scores, groups, threshold)[rule].to_numpy()
+    drawn = intervals.resample(truth, None, resamples, seed, f"{name}, patients")
+    with_negative = labels_of_patients(1 - np.asarray(labels), groups)
+    spread = intervals.headline_intervals(truth, of_patients, threshold, drawn, f"{name}, patients")
     return {
         "rule": rule,
         "patients": len(truth),
         "positive": int(truth.sum()),
         "mixed": int((truth * with_negative).sum()),
-        "test": measured,
+        "test": metrics.headline(truth, of_patients, threshold, f"{name}, patients"),
         "intervals": {**spread, "resampled": "patient"},
     }
