@@ -75,10 +75,13 @@ def fill(text: str, root: Path) -> str:
 
 def sample_run(root: Path) -> str:
     # Here and below, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import results_table
+    from ctscan.evaluation.tables import evidence_table, results_table
 
     details = _json(root / "metrics/details.json")
-    return f"```text\n{results_table({model: details[model] for model in MODELS})}\n```"
+    models = {model: details[model] for model in MODELS}
+    # A run of an older revision has no evidence beside the study's metrics.
+    parts = [evidence_table(models)] * ("win_probability" in models[MODELS[0]]) + [results_table(models)]
+    return "```text\n" + "\n\n".join(parts) + "\n```"
 
 
 def finding(root: Path) -> str:
