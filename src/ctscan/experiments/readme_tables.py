@@ -80,8 +80,8 @@ def sample_run(root: Path) -> str:
     details = _json(root / "metrics/details.json")
     models = {model: details[model] for model in MODELS}
     # A run of an older revision has no evidence beside the study's metrics.
-    parts = [evidence_table(models)] * ("win_probability" in models[MODELS[0]]) + [results_table(models)]
-    return "```text\n" + "\n\n".join(parts) + "\n```"
+    shown = (evidence_table, results_table) if "win_probability" in models[MODELS[0]] else (results_table,)
+    return "```text\n" + "\n\n".join(show(models) for show in shown) + "\n```"
 
 
 def finding(root: Path) -> str:
