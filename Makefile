@@ -41,13 +41,13 @@ requirements: $(BIN)/dev-ready  ## pin the dependencies of pyproject.toml anew
 	@for file in "requirements.txt --extra cpu" "requirements-gpu.txt --extra gpu" \
 	             "requirements-dev.txt --extra cpu --extra dev"; do \
 	  set -- $$file; name=$$1; shift; \
-	  uv pip compile --quiet --universal --python-version 3.10 --fork-strategy fewest --generate-hashes \
+	  uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	    --no-annotate --no-header --no-emit-index-url "$$@" pyproject.toml --output-file $$name || exit 1; \
 	done
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "$(PYTHON) is not Python 3.10 to 3.13; name one that is: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.11 to 3.13; name one that is: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv
 
 # The project itself is installed without an index: its build backend is among the requirements.

@@ -159,8 +159,8 @@ def run_ours(workspace: Workspace, precision: str) -> Run:
         "phase_2": work["finetune"],
         "evaluation": tested * work["extract-features"] + work["evaluate"],
     }
-    metrics = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
-    auc = {model: metrics[model]["roc_auc"] for model in ("initial", "finetuned")}
+    metrics = json.loads((folder / "metrics" / "test.json").read_text(encoding="utf-8"))
+    auc = {"initial": metrics["auc_init"], "finetuned": metrics["auc_ft"]}
     return {
         **_record(seconds, sum(walls), max(measured["peak_mib"] for measured in stages.values()), auc),
         "stages": stages,

@@ -4,16 +4,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_json, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import make_deterministic
 from ctscan.core.stage import run_stage
 from ctscan.evaluation import calibration, evidence, evidence_figures, figures, gradcam, intervals, novelty
-from ctscan.evaluation.assess import ScoredSubset, assess, confusion_rows, controls_table, pr_points, roc_points
+from ctscan.evaluation.assess import (
+    ScoredSubset,
+    assess,
+    confusion_rows,
+    controls_table,
+    headline_metrics,
+    pr_points,
+    roc_points,
+)
 from ctscan.evaluation.baselines import run_baselines
 from ctscan.evaluation.predictions import NOVELTY, PREDICTIONS, predictions_table, write_predictions
 from ctscan.evaluation.scoring import Subset, Subsets, load_subsets, score_models
-from ctscan.evaluation.tables import evidence_table, results_table
+from ctscan.evaluation.tables import run_tables
 from ctscan.model.augmentation import augmentation
 from ctscan.model.forward import forward
 from ctscan.model.saving import load_model
@@ -28,7 +36,7 @@ def evaluate(params: Params) -> None:
     """Judge both models on the test images, and compare them with baselines and controls.
 
     Reads split/, features.npy, models/initial.keras and models/finetuned.keras. Writes models/novelty.npz,
-    predictions.csv, metrics/evaluate.json, metrics/details.json, and in plots/: roc.json, pr.json,
+    predictions.csv, metrics/test.json, metrics/details.json, and in plots/: roc.json, pr.json,
     confusion_initial.json, confusion_finetuned.json, reliability.png, scores.png, controls.png, net_benefit.png,
     risk_coverage.png and the folder images.
     """
@@ -64,7 +72,7 @@ def evaluate(params: Params) -> None:
     for model, more in evidence.assess_models(predictions, threshold, resamples, seed).items():
         reports[model] |= more
     _publish(params, subsets, test, resamples, reports, findings, predictions, detector, maps)
-    print(evidence_table(reports), results_table(reports), sep="\n\n")
+    print(run_tables(reports))
 
 
 def _publish(
@@ -86,8 +94,8 @@ def _publish(
 
         detector.save(output(MODELS / "novelty.npz"))
         write_predictions(output(PREDICTIONS), predictions)
-        write_json(output(METRICS / "evaluate.json"), {model: report["test"] for model, report in reports.items()})
-        write_json(output(METRICS / "details.json"), {**reports, **findings})
+        write_json(output(METRICS / "test.json"), headline_metrics(reports))
+        write_record(output(METRICS / "details.json"), {**reports, **findings})
         for name, points in (("roc", roc_points), ("pr", pr_points)):
             curves = [point for model in reports for point in points(model, test, resamples)]
             write_json(output(PLOTS / f"{name}.json"), curves)

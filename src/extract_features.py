@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import configure_keras
 from ctscan.core.stage import run_stage
@@ -51,7 +51,7 @@ def extract_features(params: Params) -> None:
             "weight_count": base.count_params(),
             "images": len(paths),
         }
-        write_json(path, report)
+        write_record(path, report)
 
 
 if __name__ == "__main__":

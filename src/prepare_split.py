@@ -1,13 +1,14 @@
 """Run stage prepare-split: check the images, split them into train, validation and test, and look for leaks."""
 
 import shutil
+import sys
 from pathlib import Path
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_record
 from ctscan.core.params import Params
 from ctscan.core.stage import run_stage
 from ctscan.split.check import scan
-from ctscan.split.leakage import leak_report, thumbnails
+from ctscan.split.leakage import contradiction, leak_report, thumbnails
 from ctscan.split.strategies import assign_subsets
 
 COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
@@ -23,7 +24,10 @@ def prepare_split(params: Params) -> None:
     found = scan(folder, params.classes, params.checks.min_size)
     manifest = assign_subsets(found, params.split, params.seed)
     report = leak_report(manifest, thumbnails(folder / path for path in manifest["path"]))
-    report["warnings"] = len(found.attrs["warnings"])
+    doubt = contradiction(report)
+    if doubt:
+        print(f"WARNING: {doubt}", file=sys.stderr)
+    report["warnings"] = len(manifest.attrs["warnings"]) + bool(doubt)
 
     with (
         publish(Path("split/images")) as images,
@@ -35,7 +39,7 @@ def prepare_split(params: Params) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, target)
         manifest.to_csv(table, columns=COLUMNS, index=False, lineterminator="\n")
-        write_json(metrics, report)
+        write_record(metrics, report)
 
     print(
         f"{params.split.strategy} split: {report['test_positive']} + {report['test_negative']} test images; "

@@ -60,7 +60,7 @@ def test_no_help_waits_for_a_slow_import(arguments: list[str]) -> None:
 def test_what_the_user_can_mend_is_one_line_and_status_1(tmp_path: Path) -> None:
     done = ctscan_process("results", at=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "results: metrics/details.json is missing; run the pipeline with `make repro`\n"
+    assert done.stderr == "results: workspace: metrics/details.json is missing; run the pipeline with `make repro`\n"
 
 
 @pytest.mark.parametrize("name", ["predictt", "run", ""])

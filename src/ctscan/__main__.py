@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from ctscan.core.errors import UserError
+from ctscan.core.errors import UserError, escape_unprintable
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
 # for, because TensorFlow takes seconds to import and help should not. Where a command has something to say after
@@ -20,7 +20,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Data and weights": {
         "data": ("ctscan.download.data", "get the study's dataset, from Kaggle or from an archive that you have"),
-        "weights": ("ctscan.download.weights", "get the ImageNet weights of the backbone ahead of a run"),
+        "weights": ("ctscan.download.weights", "get ImageNet weights ahead of a run, or track a weights file of yours"),
         "draw-sample": ("ctscan.phantoms", "draw the synthetic sample anew"),
     },
     "Compare runs": {
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     A `UserError` is one line on stderr and gives 1, Ctrl-C gives 130. Raises SystemExit where `arguments` can't be
     parsed or ask for help.
     """
+    escape_unprintable()
     given = sys.argv[1:] if arguments is None else arguments
     chosen, module = "ctscan", None
     try:

@@ -2,17 +2,25 @@
 
 How a slice is drawn
     1. A pseudo-patient is a handful of random numbers: habitus, cavity shape, level of the slices, vessel trees and
-       lesions. All of it lives in three dimensions, so the four slices of a patient are neighbouring cuts of one body.
+       lesions. All of it lives in three dimensions, so the three slices of a patient are neighbouring cuts of one body.
     2. Organs are painted as soft-edged shapes in Hounsfield units (HU), from outside in: air, table, fat, muscle,
        ribs, mediastinum with heart and great vessels, lungs, airways, spine, sternum.
     3. Vessels are 3-D trees grown from each hilum; the part that lies within the slice thickness is projected.
     4. Lesions replace a share of the air in the lung, so vessels stay visible through a hazy one. COVID: ground-glass
        opacities, several, soft-edged, mostly peripheral and posterior. Non-COVID: a third each with clear lungs,
        nodules, or a pleural effusion that layers along the posterior wall.
-    5. Correlated noise, then a lung window (about -980 to 230 HU) maps HU to 8-bit grey.
+    5. Correlated noise, then a very wide window (level about -375 HU, width about 3100 HU) maps HU to 8-bit grey.
 
-Whatever isn't a lesion is drawn alike for both classes. Image sizes, colour modes and windows are the same lists in
+Whatever is not a lesion is drawn alike for both classes. Image sizes, colour modes and windows are the same lists in
 both, in a different order, so none of them tells the classes apart.
+
+Why it is drawn so: the sample should show in small what the study's data shows
+    - Patients differ much in shape, position and vessels, and the slices of a patient differ little. Looking up the
+      most similar thumbnail therefore finds the same patient where there is one, and says little about a new patient.
+    - Every lung has a faint fine grain. Histograms of oriented gradients are normalised locally, so they see the grain
+      as well as a lesion's edge, and they lose what tells a hazy lung from a clear one.
+    - The window is so wide that contrasts are weak. Features of an untrained backbone grow in proportion to contrast,
+      so the head is still underfitted when its epochs end, and fine-tuning has something to add.
 
 Coordinates: x (image right), y (posterior, image down) and z (caudal), in half-widths of the body, about 17 cm; the
 origin is the body's centre. Radiological convention: the patient's left, with the heart, is on the image's right.
@@ -35,8 +43,8 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 SAMPLE_SEED = 2020
-PATIENTS = 30  # of each class
-SLICES = 4  # of each patient
+PATIENTS = 40  # of each class
+SLICES = 3  # of each patient
 MODES = ("L", "L", "L", "L", "RGB", "RGBA")  # in these shares; colour triples the bytes that a grey image needs
 
 Field = NDArray[np.floating[Any]]
@@ -45,6 +53,7 @@ Grey = NDArray[np.uint8]
 
 _AIR, _FAT, _MUSCLE, _BLOOD, _SPONGIOSA, _CORTEX = -1000.0, -105.0, 45.0, 40.0, 210.0, 560.0
 _SPACING = 0.035  # between neighbouring slices
+_REACH = 3 * _SPACING  # from the first slice on: where lesions have their centres
 _THICKNESS = 0.03  # of a slice: the standard deviation of its profile
 
 
@@ -75,6 +84,8 @@ class _Body:
     dependent: float  # HU that parenchyma gains from front to back: blood and collapse follow gravity
     noise: float  # HU
     table: bool
+    roll: float  # radians that the patient lies turned by
+    grain: float  # HU, standard deviation of the fine texture of the parenchyma
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ def draw_slice(patient: int, position: int, positive: bool, seed: int) -> tuple[
     texture = _Waves(generator(seed, *names, "texture"))
 
     hu, lung_distance = _paint_chest(body, x, y, z, texture)
-    pixel = float(x[0, 1] - x[0, 0])
+    pixel = _pixel(x, y)
     rim = 0.008 + pixel  # the wall's edge is soft: this far out it still holds some air
     lungs = lung_distance < rim
     vessels = _project_vessels(body, z, x, y, generator(seed, *names, "vessels"))
@@ -128,7 +139,7 @@ def draw_slice(patient: int, position: int, positive: bool, seed: int) -> tuple[
 def draw_sample(folder: Path, seed: int) -> None:
     """Write the sample into `folder`: 240 PNGs named as the real dataset's, and `groups.csv` (path, group).
 
-    Patient k of a class has the numbers 4k-3 to 4k. The same seed and library versions give the same bytes.
+    Patient k of a class has the numbers 3k-2 to 3k. The same seed and library versions give the same bytes.
     """
     rows = []
     for positive, name, stem in ((True, "COVID", "Covid"), (False, "non-COVID", "Non-Covid")):
@@ -146,9 +157,9 @@ def draw_sample(folder: Path, seed: int) -> None:
 def _frames(positive: bool, seed: int) -> list[_Frame]:
     """The frames of a class's patients: the same sizes, modes and windows in both classes, each in its own order."""
     draw = generator(seed, "frames")
-    widths = (180 + 80 * np.linspace(0, 1, PATIENTS) ** 2).round().astype(int)
+    widths = (160 + 60 * np.linspace(0, 1, PATIENTS) ** 2).round().astype(int)
     heights = (widths * draw.uniform(0.66, 0.82, PATIENTS)).round().astype(int)
-    blacks, spans = draw.uniform(-1000, -960, PATIENTS), draw.uniform(1160, 1260, PATIENTS)
+    levels, spans = draw.uniform(-400, -350, PATIENTS), draw.uniform(3000, 3200, PATIENTS)
     shuffle = generator(seed, "frames", "covid" if positive else "non-covid")
     sizes, modes, windows = (shuffle.permutation(PATIENTS) for _ in range(3))
     return [
@@ -156,7 +167,7 @@ def _frames(positive: bool, seed: int) -> list[_Frame]:
             height=int(heights[size]),
             width=int(widths[size]),
             mode=MODES[mode % len(MODES)],
-            window=(blacks[window], blacks[window] + spans[window]),
+            window=(levels[window] - spans[window] / 2, levels[window] + spans[window] / 2),
         )
         for size, mode, window in zip(sizes, modes, windows, strict=True)
     ]
@@ -164,21 +175,23 @@ def _frames(positive: bool, seed: int) -> list[_Frame]:
 
 def _draw_body(draw: np.random.Generator) -> _Body:
     return _Body(
-        depth=draw.uniform(0.64, 0.75),
-        squareness=draw.uniform(2.1, 2.7),
-        fat=draw.uniform(0.04, 0.09),
-        zoom=draw.uniform(0.92, 1.01),
-        shift=(draw.uniform(-0.03, 0.03), draw.uniform(-0.03, 0.02)),
-        level=draw.uniform(0.15, 0.6),
-        cavity=draw.normal(0, 0.012, (4, 2)).tolist(),
+        depth=draw.uniform(0.61, 0.78),
+        squareness=draw.uniform(2.0, 3.0),
+        fat=draw.uniform(0.035, 0.11),
+        zoom=draw.uniform(0.83, 1.01),
+        shift=(draw.uniform(-0.06, 0.06), draw.uniform(-0.06, 0.05)),
+        level=draw.uniform(0.08, 0.65),
+        cavity=draw.normal(0, 0.02, (4, 2)).tolist(),
         heart=draw.uniform(0.88, 1.1),
         aorta=draw.uniform(0.055, 0.075),
         spine=draw.uniform(0.9, 1.12),
         ribs=draw.uniform(0, 1, 2).tolist(),
-        parenchyma=draw.uniform(-875, -845),
-        dependent=draw.uniform(30, 90),
+        parenchyma=draw.uniform(-885, -825),
+        dependent=draw.uniform(30, 120),
         noise=draw.uniform(5, 8),
         table=bool(draw.random() < 0.6),
+        roll=draw.uniform(-0.1, 0.1),
+        grain=draw.uniform(25, 40),
     )
 
 
@@ -190,7 +203,10 @@ class _Waves:
         self._phases = draw.uniform(0, 2 * np.pi, count)
 
     def __call__(self, x: Field, y: Field, z: float, frequency: float) -> Field:
-        """The texture on a regular grid; `frequency` in radians a unit of length."""
+        """The texture on a regular grid; `frequency` in radians per unit of length.
+
+        A turned grid is read along its first row and column, so a texture does not turn with the patient.
+        """
         a, b, c = frequency * self._vectors.T
         # cos(p + q) = cos p cos q - sin p sin q: on a grid the sum over the waves is a matrix product.
         # Not `@`: its rounding, and under load its time, hang on how many threads BLAS takes.
@@ -201,12 +217,22 @@ class _Waves:
 
 
 def _grid(frame: _Frame, body: _Body) -> tuple[Field, Field]:
-    """x and y of the pixels (H, W). The body fills the width or the height, whichever it reaches first."""
+    """x and y of the pixels (H, W). The unturned body fills the width or the height, whichever it reaches first."""
     half_width = body.zoom * min(frame.width / 2, frame.height / 2 / (body.depth * 1.04))
     rows, columns = np.mgrid[: frame.height, : frame.width].astype(np.float32)
     x = (columns - (frame.width - 1) / 2) / half_width - body.shift[0]
     y = (rows - (frame.height - 1) / 2) / half_width - body.shift[1]
-    return x, y
+    return _turn(x, y, body.roll)
+
+
+def _turn(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return x * cosine - y * sine, y * cosine + x * sine
+
+
+def _pixel(x: Field, y: Field) -> float:
+    """The side of a pixel of the grid."""
+    return math.hypot(x[0, 1] - x[0, 0], y[0, 1] - y[0, 0])
 
 
 def _ellipse(x: Field, y: Field, centre: tuple[float, float], radii: tuple[float, float], tilt: float = 0) -> Field:
@@ -282,7 +308,7 @@ def _paint_chest(body: _Body, x: Field, y: Field, z: float, texture: _Waves) -> 
     mediastinum, organs = _mediastinum(body, x, y, z, back)
     lung_distance = np.maximum(wall, -mediastinum)
     depth = (y + body.depth) / (2 * body.depth)
-    air = body.parenchyma + body.dependent * depth**2 + 14 * texture(x, y, z, 9)
+    air = body.parenchyma + body.dependent * depth**2 + 14 * texture(x, y, z, 9) + body.grain * texture(x, y, z, 70)
     _paint(hu, wall, _FAT)
     for distance, value in organs:
         _paint(hu, np.maximum(distance, wall), value, 0.02)
@@ -347,8 +373,9 @@ def _paint_spine(hu: Field, x: Field, y: Field, back: float, size: float) -> Non
 
 def _project_vessels(body: _Body, z: float, x: Field, y: Field, draw: np.random.Generator, leaves: int = 360) -> Field:
     """How much of each pixel is vessel (H, W), 0 to 1, within the thickness of the slice."""
-    pixel = float(x[0, 1] - x[0, 0])
-    middle = body.level + 1.5 * _SPACING
+    pixel = _pixel(x, y)
+    left, top = (float(value[0, 0]) for value in _turn(x, y, -body.roll))
+    middle = body.level + _REACH / 2
     blurred = np.zeros_like(x)
     for side in (-1, 1):
         points, parents, radii = _grow_tree(body, side, middle, leaves, draw)
@@ -366,7 +393,8 @@ def _project_vessels(body: _Body, z: float, x: Field, y: Field, draw: np.random.
             length = np.repeat(np.linalg.norm(ends - starts, axis=-1), 40, axis=1).ravel() / 40
             thickness = np.hypot(_THICKNESS, radii[children].mean())
             weight = length / pixel * np.exp(-0.5 * ((path[:, 2] - z) / thickness) ** 2)
-            columns, rows = (path[:, 0] - x[0, 0]) / pixel, (path[:, 1] - y[0, 0]) / pixel
+            across, down = _turn(path[:, 0], path[:, 1], -body.roll)
+            columns, rows = (across - left) / pixel, (down - top) / pixel
             seen = (np.abs(columns - (x.shape[1] - 1) / 2) < x.shape[1] / 2) & (weight > 1e-4)
             seen &= np.abs(rows - (x.shape[0] - 1) / 2) < x.shape[0] / 2
             cells = np.rint(rows[seen]).astype(int) * x.shape[1] + np.rint(columns[seen]).astype(int)
@@ -444,7 +472,7 @@ def _on_wall(body: _Body, angle: float, depth: float, z: float) -> tuple[float, 
 
 def _ground_glass(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
     """Between one faint patch and many dense ones: extent and strength belong to the patient."""
-    strength = draw.uniform(0.28, 0.55)
+    strength = draw.uniform(0.22, 0.45)
     lesions = []
     one_sided = draw.random() < 0.2
     sides = [int(draw.integers(2))] if one_sided else [0, 1]
@@ -452,7 +480,7 @@ def _ground_glass(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
         for _ in range(int(draw.integers(2, 6))):
             slope = np.clip(draw.normal(0.45, 0.45), -0.6, 1.15)
             angle = slope if side == 0 else np.pi - slope
-            z = body.level + draw.uniform(-0.05, 3 * _SPACING + 0.05)
+            z = body.level + draw.uniform(-0.05, _REACH + 0.05)
             x, y = _on_wall(body, angle, abs(draw.normal(0.05, 0.12)), z)
             size = draw.uniform(0.11, 0.22)
             stretch = draw.uniform(1, 1.7)
@@ -472,7 +500,7 @@ def _nodules(body: _Body, draw: np.random.Generator) -> list[_Lesion]:
     lesions = []
     for _ in range(int(draw.integers(1, 5))):
         angle = draw.uniform(-0.9, 0.9) + (0 if draw.random() < 0.5 else np.pi)
-        z = body.level + draw.uniform(0, 3 * _SPACING)
+        z = body.level + draw.uniform(0, _REACH)
         x, y = _on_wall(body, angle, draw.uniform(0.1, 0.45), z)
         size = draw.uniform(0.025, 0.06)
         lesions.append(_Lesion((x, y, z), (size, size * draw.uniform(0.9, 1.15), size + 0.03), angle, 0.92, 0.3))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import publish
-from ctscan.core.stage import checkpoint, run_stage
+from ctscan.core.stage import EARLIER_RESULTS, checkpoint, run_stage
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
 
     with pytest.raises(SystemExit) as caught:
         run_stage("finetune", stage)
-    assert caught.value.code == "finetune: x.png: truncated; fetch it again"
+    assert caught.value.code == f"finetune: x.png: truncated; fetch it again\n{EARLIER_RESULTS}"
 
 
 def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
@@ -28,15 +28,17 @@ def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: P
 
     with pytest.raises(SystemExit) as caught:
         run_stage("finetune", stage)
-    assert caught.value.code == "finetune: x.png: truncated; fetch it again"
+    assert caught.value.code == f"finetune: x.png: truncated; fetch it again\n{EARLIER_RESULTS}"
 
 
-def test_a_fault_of_ours_keeps_its_traceback(workspace: Path) -> None:
+def test_a_fault_of_ours_keeps_its_traceback(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def stage(params: object) -> None:
         raise RuntimeError("no one's fault but ours")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SystemExit) as caught:
         run_stage("finetune", stage)
+    assert caught.value.code == EARLIER_RESULTS
+    assert capsys.readouterr().err.endswith("RuntimeError: no one's fault but ours\n")
 
 
 def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +48,7 @@ def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as caught:
         run_stage("finetune", stage)
     assert caught.value.code == 130
-    assert "interrupted; earlier results are as they were" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"\nfinetune: interrupted; run again to continue\n{EARLIER_RESULTS}\n"
 
 
 def _inputs(workspace: Path) -> None:

@@ -22,7 +22,13 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(REPO / name, folder)
     shutil.copytree(REPO / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
-    outs = {path: options for stage in stages.values() for out in stage["outs"] for path, options in out.items()}
+    outs = {
+        path: options
+        for stage in stages.values()
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get(kind, ())
+        for path, options in ({out: {}} if isinstance(out, str) else out).items()
+    }
     dataset = yaml.safe_load((REPO / "params.yaml").read_text())["dataset"]
     for path in (dataset, *outs):
         target = folder / path
@@ -65,7 +71,7 @@ def test_a_lock_in_step_passes_without_data(clone: Path) -> None:
         ("src/ctscan/training/loop.py", lambda text: text + "# edited\n", "train-initial"),
         ("src/evaluate.py", lambda text: text + "# edited\n", "evaluate"),
         ("params.yaml", lambda text: text.replace("finetune_lr: 0.00001", "finetune_lr: 0.00002"), "finetune"),
-        ("metrics/evaluate.json", lambda text: text.replace("of", "OF"), "evaluate"),
+        ("metrics/test.json", lambda text: text.replace("acc", "ACC"), "evaluate"),
         ("plots/roc.json", lambda text: text.replace("of", "OF"), "evaluate"),
         ("dvc.lock", lambda text: text.replace("lr: 0.0001\n", "lr: 0.0002\n", 1), "train-initial"),
     ],

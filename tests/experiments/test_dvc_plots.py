@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from ctscan.core.files import read_record
 from ctscan.experiments.dvc_plots import OTHERS, Chart, in_sections, read_plots
 
 import pytest
@@ -171,7 +172,7 @@ def test_names_and_data_are_escaped(clone: Path, page: Path) -> None:
 
 
 def test_the_page_holds_the_results(clone: Path, page: Path, comparison: Path) -> None:
-    details = json.loads((clone / "metrics" / "details.json").read_text())
+    details = read_record(clone / "metrics" / "details.json")
     for model in ("initial", "finetuned"):
         test, interval = details[model]["test"], details[model]["intervals"]["roc_auc"]
         bounds = [f"{interval[end]:.3f}" for end in ("low", "high")]

@@ -81,7 +81,7 @@ def test_a_studys_files_are_those_that_its_lock_names(folder: Path) -> None:
     stages = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
     kept = {path: md5 for path, md5 in outs.items() if (folder / path).is_file()}
-    assert {"metrics/evaluate.json", "metrics/details.json", "plots/roc.json"} <= set(kept)
+    assert {"metrics/details.json", "plots/roc.json"} <= set(kept)
     assert {path: hashlib.md5((folder / path).read_bytes()).hexdigest() for path in kept} == kept
     assert not (folder / "plots" / "images").exists(), "a picture of the dataset"
 
@@ -102,10 +102,10 @@ def test_a_snapshot_holds_the_run_and_no_picture(tmp_path: Path) -> None:
     (tmp_path / "study" / "metrics" / "old.json").write_text("{}")
     snapshot(run, tmp_path / "study")
     kept = {str(path.relative_to(tmp_path / "study")) for path in (tmp_path / "study").rglob("*") if path.is_file()}
-    assert {"params.yaml", "dvc.lock", "metrics/details.json", "plots/roc.json", "plots/initial/val/auc.tsv"} <= kept
+    assert {"params.yaml", "dvc.lock", "metrics/details.json", "plots/roc.json", "plots/initial/val/auc.json"} <= kept
     assert not [name for name in kept if "classes.png" in name or "timing" in name or "old.json" in name]
     page = block(tmp_path / "study", ABOUT)
-    accuracy = json.loads((REPO / "metrics" / "evaluate.json").read_text())["finetuned"]["accuracy"]
+    accuracy = json.loads((REPO / "metrics" / "test.json").read_text())["acc_ft"]
     assert page.startswith(BEGIN)
     assert f"finetuned     {accuracy:.3f} (" in page
     assert "nearest" in page

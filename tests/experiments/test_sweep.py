@@ -1,5 +1,6 @@
 """A sweep: which runs a grid means, what they are called, and which one validation prefers."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -51,21 +52,38 @@ def test_a_wrong_grid_is_one_line_before_anything_is_queued(argument: str, messa
 
 
 def _row(name: str, auc: float | None, loss: float, state: str | None = None) -> dict[str, Any]:
-    row = {"Experiment": name, "State": state, "metrics/initial.json:val_auc": auc, "best_epoch": 2.0, "epochs": 3.0}
-    other = {"metrics/finetune.json:val_auc": 1 - (auc or 0)}
-    return {**row, **other, "metrics/initial.json:val_loss": loss}
+    return {"Experiment": name, "State": state, "val_init": auc, "val_ft": 1 - (auc or 0), "loss of the test": loss}
 
 
-def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty() -> None:
+def _keep_details(
+    monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], accuracies: dict[str, float] | None = None
+) -> None:
+    """Let DVC read, of each experiment, the details of its best epoch."""
+
+    def read(path: str, rev: str) -> str:
+        assert path == "metrics/initial.json"
+        (row,) = (row for row in rows if row["Experiment"] == rev)
+        accuracy = (accuracies or {}).get(rev, 0.5)
+        return json.dumps(
+            [{"best_epoch": 2, "epochs": 3, "val_accuracy": accuracy, "val_loss": row["loss of the test"]}]
+        )
+
+    monkeypatch.setattr("dvc.api.read", read)
+
+
+def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = [
-        {"Experiment": None, "rev": "workspace", "metrics/initial.json:val_auc": 1.0},
+        {"Experiment": None, "rev": "workspace", "val_init": 1.0},
         _row("a", 0.8, 0.3),
-        {**_row("b", 0.9, 0.2), "metrics/initial.json:val_accuracy": 0.7},
-        {**_row("c", 0.9, 0.4, "Success"), "metrics/initial.json:val_accuracy": 0.8},
+        _row("b", 0.9, 0.2),
+        _row("c", 0.9, 0.4, "Success"),
         _row("another sweep's", 0.99, 0.1),
         _row("unfinished", 0.95, 0.1, "Running"),
     ]
-    ranked = sweep.ranking(rows, ["a", "b", "c", "unfinished"], sweep.METRICS["train-initial"])
+    _keep_details(monkeypatch, rows, {"b": 0.7, "c": 0.8})
+    ranked = sweep.ranking(rows, ["a", "b", "c", "unfinished"], "train-initial")
     assert ranked["experiment"].tolist() == ["c", "b", "a"]
     assert ranked["val_auc"].tolist() == [0.9, 0.9, 0.8]
 
@@ -78,6 +96,7 @@ def _sweep(
     waiting: tuple[str, ...] = (),
 ) -> list[list[str]]:
     calls: list[list[str]] = []
+    _keep_details(monkeypatch, tables[-1] if tables else [])
     monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

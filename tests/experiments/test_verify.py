@@ -27,11 +27,17 @@ def lock() -> dict[str, Any]:
     return content
 
 
+def _outputs(stage: dict[str, Any]) -> list[str]:
+    """Paths of all outputs of a stage of dvc.yaml, those that are declared as metrics and plots too."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, ())]
+    return [path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
+
+
 def test_a_lock_equals_itself_in_every_declared_out(lock: dict[str, Any]) -> None:
     outs = compare_locks(lock, copy.deepcopy(lock))
     declared = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     assert {(out.stage, out.path) for out in outs} == {
-        (stage, path) for stage, entry in declared.items() for out in entry["outs"] for path in out
+        (stage, path) for stage, entry in declared.items() for path in _outputs(entry)
     }
     assert all(out.same for out in outs)
 
@@ -87,10 +93,10 @@ def recorded(tmp_path: Path) -> Path:
     folder = tmp_path / "recorded"
     (folder / "metrics").mkdir(parents=True)
     (folder / "models").mkdir()
-    outs = ["models/initial.keras", {"metrics/evaluate.json": {"cache": False}}]
+    outs = ["models/initial.keras", {"metrics/test.json": {"cache": False}}]
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train-initial": {"cmd": "true", "outs": outs}}}))
     save_model(build_head(6, Head(units=4, l2=0.01, dropout=0.5), seed=1), folder / "models/initial.keras")
-    (folder / "metrics/evaluate.json").write_text(json.dumps({"initial": {"accuracy": 0.9}}))
+    (folder / "metrics/test.json").write_text(json.dumps({"initial": {"accuracy": 0.9}}))
     (folder / "metrics/environment.json").write_text(json.dumps(environment()))
     Repo.init(str(folder), no_scm=True).close()
     with Repo(str(folder)) as repo:
@@ -126,7 +132,7 @@ def test_another_machine_is_held_to_the_tolerance(
 ) -> None:
     run = Path(shutil.copytree(recorded, tmp_path / "run"))
     (recorded / "metrics/environment.json").write_text(json.dumps(environment() | {"processor": "another"}))
-    (run / "metrics/evaluate.json").write_text(json.dumps({"initial": {"accuracy": 0.9 - distance}}))
+    (run / "metrics/test.json").write_text(json.dumps({"initial": {"accuracy": 0.9 - distance}}))
     wrong = verify.compare(recorded, run)
     assert f"numbers by up to {distance:.3g}" in capsys.readouterr().out
     assert wrong is None if verdict is None else str(wrong).startswith(verdict)

@@ -9,7 +9,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, gen
 
 
 def write_dicom(path: Path, pixels: np.ndarray | None = None, **changes: Any) -> pydicom.Dataset:
-    """A CT slice of int16 `pixels` (H, W) or frames (n, H, W) with an intercept of -1024; None takes a tag away."""
+    """A CT slice of int16 `pixels` (H, W) or frames (n, H, W) with an intercept of -1024; None takes a tag away.
+
+    A tuple is the value representation of a tag and its value.
+    """
     stored = np.arange(40 * 40, dtype=np.int16).reshape(40, 40) if pixels is None else pixels
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
@@ -29,6 +32,8 @@ def write_dicom(path: Path, pixels: np.ndarray | None = None, **changes: Any) ->
     for tag, value in changes.items():
         if value is None:
             del dataset[tag]
+        elif isinstance(value, tuple):  # a value representation of its own
+            dataset.add_new(tag, *value)
         else:
             setattr(dataset, tag, value)
     if syntax == RLELossless:

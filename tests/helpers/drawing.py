@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctscan.images.decode import Greys
+from ctscan.images.greys import Greys
 
 import numpy as np
 from PIL import Image

@@ -1,3 +1,4 @@
+import gzip
 import os
 import struct
 import threading
@@ -10,17 +11,21 @@ from io import BytesIO
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.images.decode import MAX_PIXELS, Greys, load_slice, read_slice
+from ctscan.images.decode import load_slice, read_slice
+from ctscan.images.greys import MAX_PIXELS, Greys
+from ctscan.images.kinds import MAX_BYTES
 
 import numpy as np
 import pytest
 from drawing import texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import png_chunk, png_of_significant_bits, tiff
 from PIL import Image, ImageFile
 
 GREYS = np.array([[0, 1, 60, 127], [128, 200, 254, 255], [9, 99, 199, 3]], np.uint8)
 IMAGE = Image.fromarray(GREYS)
+TWELVE = np.rint(GREYS * (4095 / 255))
 
 
 def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
@@ -50,13 +55,9 @@ def inked(greys: Greys) -> Image.Image:
 
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG whose header promises a size that its few bytes of content don't keep."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + pixels + png_chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -76,6 +77,20 @@ Put = Callable[[bytes], Path]
     "content",
     [
         pytest.param(encode(IMAGE, "PNG"), id="L"),
+        pytest.param(encode(IMAGE, "JPEG2000"), id="JPEG2000"),
+        pytest.param(encode(Image.fromarray(GREYS.astype(np.uint16) * 257), "JPEG2000"), id="I;16-JPEG2000"),
+        pytest.param(gzip.compress(encode(IMAGE, "PNG")), id="gzip"),
+        pytest.param(tiff(GREYS * 257.0), id="16-TIFF"),
+        pytest.param(tiff(65535 - GREYS * 257.0, white_is_zero=True), id="16-TIFF-white-is-0"),
+        pytest.param(tiff(65535 - GREYS * 257.0, white_is_zero=True, order=">"), id="16-TIFF-white-is-0-Motorola"),
+        pytest.param(tiff(GREYS * 257.0, order=">"), id="16-TIFF-Motorola"),
+        pytest.param(tiff(255 - GREYS, bits=8, white_is_zero=True), id="8-TIFF-white-is-0"),
+        pytest.param(tiff(TWELVE, bits=12), id="12-TIFF"),
+        pytest.param(tiff(TWELVE, bits=12, order=">"), id="12-TIFF-Motorola"),
+        pytest.param(tiff(4095 - TWELVE, bits=12, white_is_zero=True), id="12-TIFF-white-is-0"),
+        pytest.param(png_of_significant_bits(TWELVE, 12), id="sBIT-12-not-shifted"),
+        pytest.param(png_of_significant_bits(GREYS * 257.0, 12), id="sBIT-12-shifted"),
+        pytest.param(b"P5 4 3 4095\n" + TWELVE.astype(">u2").tobytes(), id="PGM-12"),
         pytest.param(encode(IMAGE.convert("RGB"), "PNG"), id="RGB"),
         pytest.param(encode(IMAGE.convert("RGBA"), "PNG"), id="RGBA-opaque"),
         pytest.param(encode(IMAGE.convert("LA"), "PNG"), id="LA-opaque"),
@@ -153,6 +168,15 @@ def test_load_slice_is_square_and_antialiased(put: Put) -> None:
     np.testing.assert_array_equal(load_slice(put(encode(IMAGE.resize((7, 7)), "PNG")), 7), IMAGE.resize((7, 7)))
 
 
+def rgb16_png(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow doesn't write."""
+    height, width = values.shape
+    lines = np.dstack([values] * 3).astype(">u2").reshape(height, -1).view(np.uint8)
+    content = np.insert(lines, 0, 0, axis=1).tobytes()  # each line begins with its filter
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(content)) + png_chunk(b"IEND", b"")
+
+
 PNG = encode(Image.fromarray(texture(1)), "PNG")
 SECOND = Image.fromarray(texture(2))
 
@@ -196,6 +220,18 @@ SECOND = Image.fromarray(texture(2))
         pytest.param(
             encode(Image.fromarray(np.array([[0, 70000]], np.int32)), "TIFF"), "0..65535", "8 or 16 bits", id="32-bit"
         ),
+        pytest.param(tiff(GREYS / 2, bits=8, sample_format=2), "signed values", "unsigned values", id="signed-8"),
+        pytest.param(tiff(GREYS * 99.0, sample_format=2), "signed values", "unsigned values", id="signed-16"),
+        pytest.param(tiff(TWELVE), "brightest value is 4095 of 65535", "highest value", id="12-bits-in-TIFF"),
+        pytest.param(
+            encode(Image.fromarray(TWELVE.astype(np.uint16)), "PNG"), "4095 of 65535", "8 bits", id="12-bits-in-PNG"
+        ),
+        pytest.param(rgb16_png(TWELVE), "about 3855 of 65535", "8 bits", id="12-bits-in-RGB"),
+        pytest.param(tiff(GREYS * 64.0, bits=14), "a TIFF that is damaged, or of a variant", "again", id="14-bit-TIFF"),
+        pytest.param(gzip.compress(PNG)[:-20], "damaged gzip file", "fetch or export it again", id="gzip-cut"),
+        pytest.param(gzip.compress(PNG + bytes(MAX_BYTES)), "absurdly large", "export it smaller", id="gzip-bomb"),
+        pytest.param(b"NRRD0004\ntype: short\n", "holds NRRD", "convert it to PNG, DICOM or NIfTI", id="NRRD"),
+        pytest.param(b"PK\x03\x04" + bytes(40), "it holds a zip archive", "the slices themselves", id="zip"),
     ],
 )
 @pytest.mark.filterwarnings("default")
@@ -242,8 +278,12 @@ def test_state_of_the_process_is_left_alone(put: Put) -> None:
     assert state() == before
 
 
+def deep(greys: Greys) -> Image.Image:
+    return Image.fromarray(greys.astype(np.uint16) * 257)
+
+
 SEEDS = [
-    encode(Image.fromarray(texture(3, 24, 20)).convert(mode), kind)
+    encode(deep(texture(3, 24, 20)) if mode == "I;16" else Image.fromarray(texture(3, 24, 20)).convert(mode), kind)
     for kind, modes in {
         "PNG": ["L", "RGBA", "P", "I;16"],
         "JPEG": ["L", "CMYK"],
@@ -252,8 +292,15 @@ SEEDS = [
         "BMP": ["L", "P"],
         "PPM": ["L"],
         "WEBP": ["RGB"],
+        "JPEG2000": ["L", "I;16"],
     }.items()
     for mode in modes
+]
+SEEDS += [
+    tiff(texture(3, 24, 20) * 16.0, bits=12),
+    tiff(texture(3, 24, 20) * 257.0, white_is_zero=True, order=">"),
+    png_of_significant_bits(texture(3, 24, 20) * 16.0, 12),
+    gzip.compress(encode(Image.fromarray(texture(3, 24, 20)), "PNG")),
 ]
 
 

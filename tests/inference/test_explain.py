@@ -7,7 +7,10 @@ from ctscan.__main__ import main
 from ctscan.model.saving import save_model
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
+import numpy as np
+import pydicom
 import pytest
+from dicom_files import write_dicom
 from drawing import texture
 from networks import tiny_network
 from PIL import Image
@@ -41,6 +44,26 @@ def test_a_bad_file_is_named_and_the_others_drawn(slices: Path, capsys: pytest.C
     assert (Path("wide") / "a_one.png").read_bytes() != drawn["a_one.png"]
     assert main(["explain", str(slices), "--output", "folder"]) == 1
     assert drawn == {path.name: path.read_bytes() for path in Path("folder").iterdir()}
+
+
+def test_one_bad_file_or_frame_is_named_and_the_others_drawn(slices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without transfer syntax once ended all with a traceback, and a blank frame lost the frames beside it."""
+    write_dicom(slices / "bare")
+    dataset = pydicom.dcmread(slices / "bare")
+    del dataset.file_meta.TransferSyntaxUID
+    dataset.save_as(slices / "bare", implicit_vr=False, little_endian=True)
+    frames = np.stack([texture(seed).astype(np.int16) * 4 for seed in (1, 2, 3)])
+    frames[1] = 0
+    write_dicom(slices / "1.2.840.3", frames)
+    (slices / "note.png").unlink()
+    (slices / "note.txt").write_text("no image")
+    assert main(["explain", str(slices), "--output", "maps"]) == 1
+    output = capsys.readouterr()
+    assert f"explain: {slices / 'bare'}: DICOM without transfer syntax" in output.err
+    assert f"explain: {slices / '1.2.840.3'}#2: constant, every pixel is -1024" in output.err
+    assert "explain: 1 file passed over, as no slices: 1 of unknown content" in output.err
+    assert "4 slices drawn in maps" in output.out
+    assert "2 left out" in output.out
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import evaluate
 from ctscan.__main__ import main
+from ctscan.core.files import read_record
 from ctscan.core.params import load_params
 from ctscan.model.saving import save_model
 
@@ -108,7 +109,7 @@ def by_stem(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_metrics_on_the_test_images_are_those_of_evaluate(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    expected = read_record(Path("metrics/details.json"))["finetuned"]
     assert 0 < expected["test"]["accuracy"] < 1
     listed = ["path,group"]
     for line in Path("split/manifest.csv").read_text().splitlines()[1:]:
@@ -132,7 +133,7 @@ def test_metrics_on_the_test_images_are_those_of_evaluate(copy: Path, capsys: py
 
 @pytest.mark.parametrize("point", ["study", "youden", "specificity_90", "specificity_95"])
 def test_the_call_is_on_the_scores_that_thresholds_were_chosen_on(copy: Path, point: str) -> None:
-    report = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    report = read_record(Path("metrics/details.json"))["finetuned"]
     threshold = {"study": {"threshold": report["threshold"]}, **report["operating_points"]}[point]["threshold"]
     result = predict(TEST, "--point", point)
     assert result["threshold"] == threshold
@@ -199,6 +200,55 @@ def test_bad_files_are_a_line_each_and_the_others_are_predicted(copy: Path, caps
         assert reason in line
         assert line in result["left_out"]
     assert len(result["left_out"]) == 12
+
+
+def labelled(folder: Path, count: int, names: tuple[str, str] = ("COVID", "non-COVID")) -> Path:
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(texture(1000 * label + number)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_figures_say_which_files_they_are_without(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (whole,) = predict(labelled(Path("whole"), 6))["metrics"]
+    assert (whole["slices"], whole["left_out"]) == (12, "")
+    assert "whole: 12 slices, threshold" in capsys.readouterr().out
+
+    folder = labelled(Path("mixed"), 6)
+    (folder / "COVID/0.png").write_text("no image")
+    (folder / "COVID/raw").write_bytes(b"values of an unknown kind")
+    (folder / "non-COVID/volume").write_bytes(b"NRRD0004")
+    (folder / "COVID/.hidden").touch()
+    frames = np.stack([texture(seed, 40, 44).astype(np.int16) * 4 for seed in (1, 2, 3)])
+    frames[1] = 0
+    write_dicom(folder / "COVID/1.2.3.3", frames)
+    result = predict(folder)
+    assert result["status"] == 1
+    (judged,) = result["metrics"]
+    assert judged["slices"] == 13
+    assert judged["left_out"] == "WITHOUT 3 of 15 files and some slices of 1 more, which could not be read"
+    printed = capsys.readouterr()
+    assert "mixed: 13 slices, WITHOUT 3 of 15 files and some slices of 1 more" in printed.out
+    passed = "2 files passed over, as no slices: 1 hidden, 1 of unknown content (mixed/COVID/.hidden, mixed/COVID/raw)"
+    assert passed in printed.err
+    assert result["passed_over"] == [passed]
+
+
+def test_class_folders_in_another_case_are_judged(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (expected,) = predict(labelled(Path("exact"), 6))["metrics"]
+    (judged,) = predict(labelled(Path("lower"), 6, ("covid", "Non-Covid")))["metrics"]
+    assert judged["test"] == expected["test"]
+    shutil.rmtree("lower/covid")
+    capsys.readouterr()
+    assert predict("lower")["metrics"] == []
+    assert "lower: not judged, it holds Non-Covid alone of the classes COVID and non-COVID" in capsys.readouterr().err
+
+
+def test_an_output_in_the_home_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(copy))
+    assert main(["predict", str(TEST), "--output=~/out.csv"]) == 0
+    assert (copy / "out.csv").is_file()
 
 
 def test_notices(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,7 +370,7 @@ def test_the_prevalence_is_estimated_over_patients_where_all_are_known(
 
 def test_a_patient_is_a_row_by_the_rule_that_the_run_chose(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     groups = list_groups()
-    rule = json.loads(Path("metrics/details.json").read_text())["finetuned"]["patients"]["rule"]
+    rule = read_record(Path("metrics/details.json"))["finetuned"]["patients"]["rule"]
     result = predict(TEST, "--patients")
     scores: dict[str, list[float]] = {}
     for row in result["predictions"]:
@@ -345,7 +395,7 @@ def test_patients_of_dicom_files_are_known_by_their_tags(copy: Path) -> None:
 
 
 def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    details = json.loads(Path("metrics/details.json").read_text())["finetuned"]
+    details = read_record(Path("metrics/details.json"))["finetuned"]
     groups = list_groups()
     shutil.copytree(TEST, "hospital")
     (Path("hospital/COVID") / "cut.png").write_bytes(b"")
@@ -374,7 +424,7 @@ def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: py
 
 def test_a_set_that_can_not_be_judged_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["split/images", "--name", "x"], "no images in folders COVID and non-COVID"),
+        (["split/images", "--name", "x"], "no folders COVID and non-COVID with images"),
         ([str(TEST), "--name", "../x"], "--name ../x: it needs letters"),
     ):
         assert main(["external", *arguments]) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import extract_features
 import prepare_split
-from ctscan.core.stage import run_stage
+from ctscan.core.stage import EARLIER_RESULTS, run_stage
 
 import h5py
 import pytest
@@ -69,7 +69,7 @@ def message_of(project: Path, command: Callable[[], None]) -> str:
         command()
     assert contents(project) == before
     assert isinstance(caught.value.code, str)  # a text: Python prints it on stderr and exits with 1
-    return caught.value.code
+    return caught.value.code.removesuffix(f"\n{EARLIER_RESULTS}")
 
 
 def truncate(path: Path) -> None:
@@ -128,7 +128,8 @@ def test_prepare_split(spoil: Callable[[], object], named: object, remedy: str, 
 
 def weights_file(write: Callable[[Path], object]) -> Callable[[], None]:
     def spoil() -> None:
-        write(Path("mine.h5"))
+        Path("weights").mkdir()
+        write(Path("weights/mine.h5"))
         set_param("weights", "mine.h5")
 
     return spoil
@@ -152,8 +153,8 @@ def truncated_network(path: Path) -> None:
         (lambda: set_param("weights", "imagenet"), "Network is unreachable", "run `ctscan weights` with a network"),
         (
             lambda: set_param("weights", "mine.h5"),
-            "weights = 'mine.h5' is no file",
-            "it needs random, imagenet or a path",
+            "weights = 'mine.h5', and there is no file weights/mine.h5",
+            "it needs random, imagenet or the name of a file that `ctscan weights FILE` put there",
         ),
         (weights_file(lambda path: path.write_text("text")), "mine.h5: not a Keras", "fetch or export it again"),
         (weights_file(other_network), "mine.h5: truncated, or not the weights", "fetch or export it again"),

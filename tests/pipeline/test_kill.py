@@ -58,8 +58,8 @@ def whole(run: Killable, tmp_path: Path) -> Callable[[str, Path], dict[str, byte
 
 
 def _outs(folder: Path, stage: str) -> dict[str, bytes]:
-    declared = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"][stage]["outs"]
-    paths = [folder / path for out in declared for path in out]
+    declared = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"][stage]
+    paths = [folder / path for path in (*declared["outs"], *(path for out in declared["metrics"] for path in out))]
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
 
@@ -130,6 +130,6 @@ def test_finetune_killed_in_the_activation_cache_in_training_and_in_a_checkpoint
     after = load_model(folder / "models" / "finetuned.keras").get_layer("head").get_layer("normalization")
     moved = not np.array_equal(before.moving_mean, after.moving_mean)
     assert moved == (normalization == "trained")
-    rates = [float(line.split()[1]) for line in (folder / "plots/finetune/train/lr.tsv").read_text().splitlines()[1:]]
+    rates = [row["lr"] for row in json.loads((folder / "plots/finetune/train/lr.json").read_text())]
     share = [(1 + math.cos(math.pi * epoch / EPOCHS)) / 2 if schedule == "cosine" else 1 for epoch in range(EPOCHS)]
     assert rates == pytest.approx([params["finetune_lr"] * part for part in share])

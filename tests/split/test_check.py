@@ -1,17 +1,25 @@
+import gzip
+import hashlib
 import json
 import os
 import re
+import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import prepare_split
 from ctscan.core.errors import UserError
+from ctscan.core.files import parse_record, read_record
 from ctscan.core.params import Classes
 from ctscan.core.stage import run_stage
+from ctscan.phantoms import draw_slice
 from ctscan.split.check import natural_key, perceptual_hash, scan
+from ctscan.split.duplicates import COPY_DISTANCE
 
 import numpy as np
 import pytest
+from dicom_files import write_dicom
 from drawing import draw_dataset, texture
 from PIL import Image
 from repository import REPO
@@ -130,6 +138,97 @@ def test_harmless_oddities_are_counted_and_shown(folder: Path, capsys: pytest.Ca
         assert name in shown
 
 
+def test_a_copy_halved_without_smoothing_is_found_in_the_other_class(folder: Path) -> None:
+    """Its hash is as far from the original's as that of a neighbouring slice, so thumbnails decide."""
+    grey, _ = draw_slice(5, 1, True, 5)
+    Image.fromarray(grey).save(folder / "COVID/Covid (1).png")
+    Image.fromarray(grey[::2, ::2]).save(folder / "non-COVID/Non-Covid (50).png")
+    hashes = [int(perceptual_hash(pixels), 16) for pixels in (grey, grey[::2, ::2])]
+    assert (hashes[0] ^ hashes[1]).bit_count() > COPY_DISTANCE
+    [line] = faults(folder)
+    assert line.startswith(
+        f"{folder}/non-COVID/Non-Covid (50).png: a copy of {folder}/COVID/Covid (1).png in the other"
+    )
+    neighbour, _ = draw_slice(5, 2, True, 5)
+    Image.fromarray(neighbour).save(folder / "non-COVID/Non-Covid (50).png")
+    assert scan(folder, CLASSES, 32).attrs["warnings"] == []
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("JPEG", 1), ("PNG", 2), ("JPEG", 2)])
+def test_a_copy_saved_again_or_resized_is_a_fault_in_the_other_class_and_a_warning_in_its_own(
+    folder: Path, tmp_path: Path, kind: str, scale: int
+) -> None:
+    original = Image.fromarray(texture(1, 120, 160))
+    original.save(folder / "COVID/Covid (1).png")
+    copy = original.resize((160 // scale, 120 // scale))
+    suffix = {"JPEG": "jpg", "PNG": "png"}[kind]
+    copy.save(folder / f"COVID/Covid (50).{suffix}")
+    [warning] = scan(folder, CLASSES, 32).attrs["warnings"]
+    first = f"{folder}/COVID/Covid (1).png"
+    assert warning == f"{folder}/COVID/Covid (50).{suffix}: a copy of {first}, saved again or resized"
+
+    (folder / f"COVID/Covid (50).{suffix}").rename(folder / f"non-COVID/Non-Covid (50).{suffix}")
+    [line] = faults(folder)
+    assert line.startswith(f"{folder}/non-COVID/Non-Covid (50).{suffix}: a copy of {first} in the other class")
+    assert "remove the one that is wrong" in line
+
+
+def test_images_that_hold_fewer_bits_than_they_declare_are_one_line_a_class(folder: Path) -> None:
+    """12 bits in 16 would be 7 to 16 greys near black, and a network would train on them."""
+    for number in range(1, 13):
+        dark = Image.fromarray(texture(number).astype(np.uint16) * 16)
+        dark.save(folder / f"COVID/Covid ({number}).png")
+    lines = faults(folder)
+    [line] = [line for line in lines if "below white" in line]
+    assert line.startswith(f"{folder}/COVID: 12 images stay far below white; the first is {folder}/COVID/Covid (1).png")
+    assert "save it with white at the highest value" in line
+    for number in range(1, 13):
+        Image.fromarray(texture(number).astype(np.uint16) * 257).save(folder / f"COVID/Covid ({number}).png")
+    assert scan(folder, CLASSES, 32).attrs["warnings"] == []
+
+
+def test_slices_are_told_by_content(folder: Path) -> None:
+    stored = texture(70).astype(np.int16) * 8
+    write_dicom(folder / "COVID/1.2.826.0.1.3680043.8.498.1001", stored)
+    Image.fromarray(texture(71)).save(folder / "COVID/scan.jfif", "JPEG")
+    (folder / "COVID/packed.gz").write_bytes(gzip.compress((folder / "COVID/Covid (3).png").read_bytes()))
+    (folder / "COVID/Covid (3).png").unlink()
+    (folder / "COVID/note").write_text("no image")
+    manifest = scan(folder, CLASSES, 32)
+    assert len(manifest) == 26
+    assert manifest.attrs["warnings"] == [f"{folder}/COVID/note: no image by its content, ignored"]
+    modes = dict(zip(manifest["path"], manifest["mode"], strict=True))
+    assert modes["COVID/1.2.826.0.1.3680043.8.498.1001"] == "HU"
+    assert modes["COVID/packed.gz"] == "L"
+    (folder / "COVID/volume").write_bytes(b"NRRD0004")
+    assert faults(folder) == [
+        f"{folder}/COVID/volume: holds NRRD, which is not read here; convert it to PNG, DICOM or NIfTI, or remove it"
+    ]
+
+
+def test_links_into_a_cache_of_dvc_are_files(folder: Path, tmp_path: Path) -> None:
+    """`dvc config cache.type symlink` makes every file of a dataset a link."""
+    for path in sorted(folder.glob("*/*.png")):
+        digest = hashlib.md5(path.read_bytes()).hexdigest()
+        place = tmp_path / "cache/files/md5" / digest[:2] / digest[2:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+        path.symlink_to(place)
+    assert len(scan(folder, CLASSES, 32)) == 24
+
+
+def test_names_match_with_accents_in_either_form(folder: Path) -> None:
+    composed, decomposed = "gr\u00fcn", "gru\u0308n"
+    (folder / "COVID").rename(folder / decomposed)
+    shutil.copy(folder / decomposed / "Covid (1).png", folder / decomposed / f"{decomposed} (60).png")
+    (folder / decomposed / "Covid (1).png").unlink()
+    write_groups(folder, lambda lines: [unicodedata.normalize("NFC", line) for line in lines])
+    manifest = scan(folder, Classes(positive=composed, negative="non-COVID"), 32)
+    assert manifest["label"].sum() == 12
+    assert f"{decomposed}/{decomposed} (60).png" in set(manifest["path"])
+    assert manifest["listed_group"].notna().all()
+
+
 def test_a_link_inside_the_dataset_is_a_copy(folder: Path) -> None:
     (folder / "COVID/again.png").symlink_to(folder / "COVID/Covid (1).png")
     [warning] = scan(folder, CLASSES, 32).attrs["warnings"]
@@ -228,7 +327,7 @@ def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path)
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
-    report = json.loads(made.pop("metrics/split.json"))
+    report = parse_record(made.pop("metrics/split.json").decode())
     assert manifest[0] == "path,label,subset,group,width,height,mode"
     assert len(manifest) == 61
     assert list(report)[:5] == [
@@ -249,6 +348,25 @@ def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path)
     first = outs(workspace)
     run_stage("prepare-split", prepare_split.prepare_split)
     assert outs(workspace) == first
+
+
+def test_a_split_that_the_probe_contradicts_is_told_of(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Slices of one patient that look alike, numbered so that blocks tear patients apart."""
+    shutil.rmtree(workspace / "sample")
+    for offset, (place, name) in enumerate((("COVID", "Covid"), ("non-COVID", "Non-Covid"))):
+        (workspace / "sample" / place).mkdir(parents=True)
+        for number in range(60):
+            pixels = (texture(1000 * offset + number % 6) * 0.4 + texture(number + 500) * 0.2).astype(np.uint8)
+            Image.fromarray(pixels).save(workspace / "sample" / place / f"{name} ({number + 1}).png")
+    params = (workspace / "params.yaml").read_text()
+    blocked = params.replace("strategy: random", "strategy: blocked").replace("block_size: 20", "block_size: 6")
+    (workspace / "params.yaml").write_text(blocked)
+    run_stage("prepare-split", prepare_split.prepare_split)
+    report = read_record(workspace / "metrics/split.json")
+    assert (report["groups_across"], report["probe_accuracy"], report["warnings"]) == (0, 1.0, 1)
+    shown = capsys.readouterr().err
+    assert "WARNING: a nearest neighbour" in shown
+    assert "knows 1.000 of the test images although no group is across" in shown
 
 
 def test_a_stage_that_fails_leaves_its_outs_as_they_were(workspace: Path) -> None:

@@ -3,6 +3,7 @@ from typing import Literal
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Split
+from ctscan.split.check import natural_key
 from ctscan.split.duplicates import COPY_DISTANCE, copy_pairs
 from ctscan.split.strategies import assign_subsets
 
@@ -127,7 +128,7 @@ def test_blocked_splits_are_right_or_refused(
     positive: set[int], negative: set[int], block: int, test: float, seed: int
 ) -> None:
     split = make_split("blocked", test, block=block)
-    blocks = [{(number - 1) // block for number in numbers} for numbers in (positive, negative)]
+    blocks = [{(number - min(1, *numbers, 1)) // block for number in numbers} for numbers in (positive, negative)]
     manifest = make_manifest(sorted(positive), sorted(negative))
     result = attempt(manifest, split, seed)
     if isinstance(result, str):
@@ -235,7 +236,9 @@ def test_copies_never_lie_on_two_sides(pairs: list[tuple[int, int, int]], strate
 
 def test_joined_groups_have_the_name_of_the_first() -> None:
     manifest = numbered(40, 40)
-    manifest.loc[35, "perceptual_hash"] = manifest.loc[2, "perceptual_hash"]
+    hashes = manifest["perceptual_hash"].tolist()
+    hashes[35] = hashes[2]
+    manifest["perceptual_hash"] = hashes
     result = assign_subsets(manifest, make_split("blocked", block=5), 1)
     assert set(result["group"][:5]) == set(result["group"][35:40]) == {"COVID#0"}
     assert result["group"].nunique() == 15
@@ -245,10 +248,77 @@ def test_blocks_follow_the_last_number_and_bear_gaps() -> None:
     manifest = make_manifest([1, 20, 21, 40, 41, 99, 100, 101], range(1, 200))
     manifest.loc[0, "path"] = "COVID/3 scan-7.v2 (0005).png"
     result = assign_subsets(manifest, make_split("blocked"), 1).set_index("path")["group"]
-    assert result["COVID/3 scan-7.v2 (0005).png"] == result["COVID/Covid (20).png"] == "COVID#0"
-    assert result["COVID/Covid (21).png"] == result["COVID/Covid (40).png"] == "COVID#1"
-    assert result["COVID/Covid (99).png"] == result["COVID/Covid (100).png"] == "COVID#4"
-    assert result["COVID/Covid (101).png"] == "COVID#5"
+    assert result["COVID/3 scan-7.v2 (0005).png"] == "COVID/3 scan-7.v2 (#0"
+    assert result["COVID/Covid (20).png"] == "COVID/Covid (#0"
+    assert result["COVID/Covid (21).png"] == result["COVID/Covid (40).png"] == "COVID/Covid (#1"
+    assert result["COVID/Covid (99).png"] == result["COVID/Covid (100).png"] == "COVID/Covid (#4"
+    assert result["COVID/Covid (101).png"] == "COVID/Covid (#5"
+    assert result["non-COVID/Non-Covid (41).png"] == "non-COVID#2"  # one text for all: the block alone is the name
+
+
+def test_the_first_block_begins_at_the_lowest_of_0_and_1() -> None:
+    result = assign_subsets(make_manifest(range(60), range(1, 61)), make_split("blocked"), 1).set_index("path")["group"]
+    assert result["COVID/Covid (0).png"] == result["COVID/Covid (19).png"] == "COVID#0"
+    assert result["COVID/Covid (20).png"] == "COVID#1"
+    assert result["non-COVID/Non-Covid (20).png"] == "non-COVID#0"
+
+
+def numbered_by_patient(patients: int, slices: int, name: str) -> pd.DataFrame:
+    """As many patients of each class, whose slices are each numbered from 1."""
+    manifest = numbered(patients * slices, patients * slices)
+    names = [name.format(patient=row // slices + 1, slice=row % slices + 1) for row in range(patients * slices)]
+    manifest["path"] = [f"COVID/{name}" for name in names] + [f"non-COVID/{name}" for name in names]
+    return manifest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "patient{patient:03d}_slice_{slice}.png",
+        "LIDC-IDRI-{patient:04d}_slice_{slice:03d}.png",
+        "NCP_{patient}_1328_{slice:04d}.png",
+    ],
+)
+def test_slices_numbered_by_patient_stay_with_their_patient_or_stop(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = numbered_by_patient(12, 20, name)
+    patient = [path.rpartition("_")[0] for path in sorted(short["path"], key=natural_key)]
+    for strategy in ("blocked", "random"):
+        result = assign_subsets(short, make_split(strategy), 3)
+        assert result.groupby(patient)["group"].agg(set).map(len).max() == 1
+        assert result["group"].nunique() == 24
+        doubts = result.attrs["warnings"]
+        assert len([line for line in doubts if "file number 1 comes 12 times" in line and "groups.csv" in line]) == 2
+        assert "file number 1 comes 12 times" in capsys.readouterr().err
+        if strategy == "blocked":
+            assert result.groupby(patient)["subset"].agg(set).map(len).max() == 1
+
+    long = numbered_by_patient(12, 40, name)
+    with pytest.raises(UserError, match=r"blocks of 20 would cut the series .*groups\.csv.*raise split\.block_size"):
+        assign_subsets(long, make_split("blocked"), 3)
+    assert assign_subsets(long, make_split("blocked", block=40), 3)["group"].nunique() == 24
+    assert assign_subsets(long, make_split("random"), 3)["group"].nunique() == 24  # a bootstrap takes patients whole
+
+
+def test_a_number_twice_after_one_text_is_told_of() -> None:
+    manifest = numbered(100, 100)
+    manifest.loc[5, "path"] = "COVID/Covid (7).tif"
+    result = assign_subsets(manifest, make_split("blocked"), 1)
+    assert result["group"].nunique() == 10
+    assert any("COVID: file number 7 comes 2 times (after `Covid (`)" in line for line in result.attrs["warnings"])
+
+
+def test_a_part_that_misses_its_fraction_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """One group of 250 among 292 images can't be in test, and what is left gives no 30 %."""
+    manifest = make_manifest(range(1, 147), range(1, 147), [f"p{max(0, row % 146 - 125)}" for row in range(292)])
+    result = assign_subsets(manifest, make_split("grouped"), 7)
+    tested = int((result["subset"] == "test").sum())
+    assert tested < 0.2 * 292
+    line = f"test has {tested // 2} of 146 images of class 'COVID' ({tested / 292:.1%}) and "
+    assert line in "\n".join(result.attrs["warnings"])
+    assert line in capsys.readouterr().err
+    assert assign_subsets(numbered(100, 100), make_split("random"), 7).attrs["warnings"] == []
 
 
 def test_random_names_groups_from_the_csv_then_the_number_then_the_image() -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ctscan.core.files import read_record
 from ctscan.training.history import publish_history
 
 import pytest
@@ -35,12 +36,14 @@ def _in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_curves_hold_every_epoch_and_the_best_apart(tmp_path: Path) -> None:
     publish_history("initial", _history(2.0))
-    curves = {name: content.decode().split() for name, content in _contents(tmp_path / "plots/initial").items()}
-    assert curves["val/loss.tsv"] == ["step", "loss", "1", "0.9", "2", "0.4", "3", "0.6"]
-    assert curves["best/loss.tsv"] == ["step", "loss", "2", "0.4"]
-    assert curves["train/lr.tsv"][2:] == ["1", "0.001", "2", "0.001", "3", "0.001"]
-    assert {name.split("/")[1] for name in curves} == {"loss.tsv", "accuracy.tsv", "auc.tsv", "lr.tsv"}
-    assert json.loads(Path("metrics/initial.json").read_text())["best_epoch"] == 2
+    curves = {name: json.loads(content) for name, content in _contents(tmp_path / "plots/initial").items()}
+    assert curves["val/loss.json"] == [{"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.4}, {"step": 3, "loss": 0.6}]
+    assert curves["best/loss.json"] == [{"step": 2, "loss": 0.4}]
+    assert [row["lr"] for row in curves["train/lr.json"]] == [0.001] * 3
+    assert {name.split("/")[1] for name in curves} == {"loss.json", "accuracy.json", "auc.json", "lr.json"}
+    best = read_record(Path("metrics/initial.json"))
+    assert best["best_epoch"] == 2
+    assert json.loads(Path("metrics/val_initial.json").read_text()) == {"val_init": best["val_auc"]}
 
 
 def test_time_is_kept_beside_the_outs_and_changes_none_of_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,6 +1,8 @@
 """Define the one error that users are meant to read, and turn refusals of the disk into it."""
 
 import errno
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,13 @@ class UserError(Exception):
 
     `ctscan.core.stage.run_stage` prints it without a traceback and exits with status 1.
     """
+
+
+def escape_unprintable() -> None:
+    """Let the screen show names that its encoding lacks as escapes, such as \\u80ba, where Python would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 _REMEDIES = {

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ SCRATCH = Path(".scratch")
 def publish(path: Path) -> Iterator[Path]:
     """Give a scratch path to write a result to; it takes the place of `path` when the block ends without an error.
 
-    DVC keeps outputs marked `persist` in place while a stage runs, so a failed stage leaves the earlier result whole.
-    A block that makes a folder publishes a folder.
+    So no reader and no kill ever meets half a result. A block that makes a folder publishes a folder.
 
     Raises:
         UserError: the disk is full or cannot be written to.
@@ -58,3 +57,27 @@ def write_json(path: Path, value: Any) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write `record`, details of a run that git keeps, as JSON: a list that holds this one mapping.
+
+    DVC restores a stage from its run cache only where each of its outputs that git keeps is declared as a metric or a
+    plot, and it shows every number in a mapping as a metric. It leaves a list alone.
+
+    Raises:
+        ValueError: as `write_json`.
+    """
+    write_json(path, [record])
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote to `path`; a bare mapping too, as older runs wrote it."""
+    return parse_record(path.read_text(encoding="utf-8"))
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """As `read_record`, from the text of the file."""
+    content = json.loads(text)
+    record: dict[str, Any] = content[0] if isinstance(content, list) else content
+    return record

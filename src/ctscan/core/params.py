@@ -1,5 +1,6 @@
 """Read and check params.yaml, and hand each stage the parts of it that dvc.yaml declares for the stage."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -140,6 +141,11 @@ def validate(values: Any) -> Params:
             f"{PARAMS_FILE}: split.fold = {params.split.fold}; it needs an integer from 0 to "
             f"{params.split.folds - 1} (split.folds = {params.split.folds})"
         )
+    if set(params.weights) & set("/\\"):
+        raise UserError(
+            f"{PARAMS_FILE}: weights = '{params.weights}'; it needs random, imagenet or the name of a file in "
+            f"weights/, where `ctscan weights {params.weights}` puts one"
+        )
     return params
 
 
@@ -161,11 +167,63 @@ def select(section: _AnySection, declared: Iterable[str]) -> _AnySection:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not in this folder; run from the top of the repository") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_lock(text: str) -> dict[str, Any]:
+    """The stages of a dvc.lock whose content is `text`. Raises `UserError` where it holds a merge conflict."""
+    if "\n<<<<<<< " in f"\n{text}":
+        raise UserError(
+            "dvc.lock holds a merge conflict; take one side (`git checkout --ours dvc.lock`, or --theirs), then run "
+            "`dvc checkout` or `dvc repro`"
+        )
+    stages: dict[str, Any] = parse_yaml(text)["stages"]
+    return stages
+
+
+def parse_yaml(text: str) -> Any:
+    """`text` as DVC reads it: names of classes are texts, and yes, no, on and off are no booleans.
+
+    DVC writes YAML 1.2, where `yes` needs no quotes, and drops those that stood there; PyYAML reads 1.1. Names such as
+    0 and 1 lose theirs when they are set with `-S`. Raises `yaml.YAMLError`.
+    """
+    loader = _Loader(text)
+    try:
+        document = loader.get_single_node()
+        _mark_class_names(document)
+        return None if document is None else loader.construct_document(document)
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """Without the booleans that YAML 1.2 has no more."""
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def _mark_class_names(node: yaml.Node | None) -> None:
+    """Make texts of the scalars of every mapping `classes` in `node`, as they stand in the file."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _mark_class_names(item)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "classes" and isinstance(value, yaml.MappingNode):
+                for _, name in value.value:
+                    if isinstance(name, yaml.ScalarNode):
+                        name.tag = "tag:yaml.org,2002:str"
+            _mark_class_names(value)
 
 
 def _describe(fault: Any) -> str:

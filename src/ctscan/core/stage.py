@@ -5,33 +5,42 @@ import re
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ctscan.core.errors import UserError, writing
+from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.files import SCRATCH, remove
 from ctscan.core.params import Params, load_params, pipeline
 
 import zc.lockfile
 
+EARLIER_RESULTS = (
+    "earlier results come back with `git checkout params.yaml dvc.lock metrics plots` and `dvc checkout dvc.yaml`"
+)
 ABANDONED = 14 * 24 * 3600  # seconds after which an untouched checkpoint is taken for forgotten
 
 
 def run_stage(name: str, function: Callable[[Params], None]) -> None:
-    """Call `function` with the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C."""
+    """Call `function` with the params that stage `name` declares. Exits 1 after a `UserError`, 130 after Ctrl-C.
+
+    DVC removes the outputs of a stage before it runs, so whatever ends it early also says how to get them back.
+    """
+    escape_unprintable()
     try:
         function(load_params(name))
     except UserError as error:
-        sys.exit(f"{name}: {error}")
+        sys.exit(f"{name}: {error}\n{EARLIER_RESULTS}")
     except Exception as error:
         # A `UserError` that is raised inside tf.data, where images are read, arrives quoted in TensorFlow's own error.
         quoted = re.search(r"\bUserError: (.+)", str(error))
-        if quoted is None:
-            raise
-        sys.exit(f"{name}: {quoted[1]}")
+        if quoted:
+            sys.exit(f"{name}: {quoted[1]}\n{EARLIER_RESULTS}")
+        traceback.print_exc()
+        sys.exit(EARLIER_RESULTS)
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; earlier results are as they were", file=sys.stderr)
+        print(f"\n{name}: interrupted; run again to continue\n{EARLIER_RESULTS}", file=sys.stderr)
         sys.exit(130)
 
 

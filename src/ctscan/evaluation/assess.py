@@ -54,6 +54,19 @@ def assess(
     }
 
 
+def headline_metrics(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The test metrics that `dvc exp show` has: `acc_init`, `auc_init`, `acc_ft`, `auc_ft`, in [0, 1].
+
+    Their names are short and in no other file, so that the table of experiments fits a terminal.
+    """
+    short = {"initial": "init", "finetuned": "ft"}
+    return {
+        f"{name}_{short[model]}": reports[model]["test"][metric]
+        for model in short
+        for name, metric in (("acc", "accuracy"), ("auc", "roc_auc"))
+    }
+
+
 def controls_table(
     test: ScoredSubset, baselines: Mapping[str, np.ndarray], threshold: float, resamples: intervals.Resamples
 ) -> list[dict[str, Any]]:

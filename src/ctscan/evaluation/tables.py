@@ -45,6 +45,12 @@ def evidence_table(details: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def run_tables(details: Mapping[str, Mapping[str, Any]]) -> str:
+    """`evidence_table`, unless the run is of an older revision that has no evidence, and below it `results_table`."""
+    has_evidence = all("win_probability" in report for report in details.values())
+    return (f"{evidence_table(details)}\n\n" if has_evidence else "") + results_table(details)
+
+
 def results_table(details: Mapping[str, Mapping[str, Any]]) -> str:
     """The headline metrics of each model, one line per model, for a terminal."""
     lines = ["test".ljust(11) + "".join(metric.rjust(22) for metric in HEADLINE)]

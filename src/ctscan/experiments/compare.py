@@ -1,11 +1,12 @@
 """Metrics and params of the work tree and of revisions: commits, branches, tags, DVC's experiments."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import parse_record
+from ctscan.core.params import parse_lock
 
 import dvc.api
 
@@ -17,7 +18,9 @@ Table = list[list[str]]  # rows of cells, the first one heads
 
 
 def headline_table(revisions: Sequence[str]) -> Table:
-    """The study's five metrics on test with 95 % intervals, a row for each model of each revision.
+    """The study's five metrics on test with 95 % intervals, one row for each model of each revision.
+
+    A revision that was not evaluated says so in place of figures.
 
     The last column holds the share of resamples in which the model beats every control, where the run has it.
 
@@ -30,11 +33,25 @@ def headline_table(revisions: Sequence[str]) -> Table:
 
     table = [["revision", "model", *HEADLINE, "beats controls"]]
     for revision in revisions:
-        details = _details(revision)
+        details, evaluated = read_details(revision), is_evaluated(revision)
         for model in MODELS:
-            won = details[model].get("win_probability")
-            table.append([revision, model, *headline(details[model]), f"{won['controls']:.3f}" if won else ""])
+            cells = headline(details[model]) if evaluated else ["not evaluated", *[""] * (len(HEADLINE) - 1)]
+            won = details[model].get("win_probability") if evaluated else None
+            table.append([revision, model, *cells, f"{won['controls']:.3f}" if won else ""])
     return table
+
+
+def is_evaluated(revision: str) -> bool:
+    """Whether the test figures of `revision` are about its own models.
+
+    A run that ends before evaluate, as those of a sweep do, still holds the test figures of an earlier run. Then
+    dvc.lock shows that evaluate read other files than the stages before it have written since.
+    """
+    stages = parse_lock(_read("dvc.lock", revision))
+    if "evaluate" not in stages:
+        return False
+    written = {out["path"]: out["md5"] for name in stages for out in stages[name].get("outs", ())}
+    return all(written.get(read["path"], read["md5"]) == read["md5"] for read in stages["evaluate"]["deps"])
 
 
 def params_table(revisions: Sequence[str]) -> Table:
@@ -57,13 +74,18 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _details(revision: str) -> dict[str, Any]:
+def read_details(revision: str) -> dict[str, Any]:
+    """What metrics/details.json holds at `revision`. Raises `UserError` where it holds no run."""
+    return parse_record(_read(str(DETAILS), revision))
+
+
+def _read(path: str, revision: str) -> str:
     try:
-        with dvc.api.open(str(DETAILS), rev=_commit(revision)) as file:
-            details: dict[str, Any] = json.load(file)
+        if revision == WORK_TREE:
+            return Path(path).read_text(encoding="utf-8")
+        return str(dvc.api.read(path, rev=_commit(revision)))
     except FileNotFoundError:
-        raise UserError(f"{revision}: {DETAILS} is missing; run the pipeline with `make repro`") from None
-    return details
+        raise UserError(f"{revision}: {path} is missing; run the pipeline with `make repro`") from None
 
 
 def _commit(revision: str) -> str | None:

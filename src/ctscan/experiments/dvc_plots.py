@@ -3,7 +3,7 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ CONFIG = {
     "title": {"fontSize": 14},
 }
 
+CURVES = "Learning curves"
 DATASET = "plots/images/"  # pictures that show images of the dataset
 
 # Heading of a section: how the names of its plots in dvc.yaml begin.
@@ -30,7 +31,7 @@ SECTIONS = {
     "Calibration": ("plots/reliability", "plots/scores"),
     "Use in decisions": ("plots/net_benefit", "plots/risk_coverage"),
     "Confusion": ("Confusion",),
-    "Learning curves": ("Loss", "Accuracy", "AUC"),
+    CURVES: ("Loss", "Accuracy", "AUC"),
     "Controls": ("plots/controls",),
     "Images": (DATASET,),
 }
@@ -79,6 +80,22 @@ def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[st
     # DVC names the work tree first; a reader wants what was asked for, then what it is compared with.
     given = list(revisions)
     return plots, sorted(names, key=lambda name: given.index(name) if name in given else len(given))
+
+
+def without_test_plots(plots: Sequence[Chart | Picture], revisions: Collection[str]) -> list[Chart | Picture]:
+    """Leave out what evaluate drew of `revisions`, which were not evaluated, so that it drew another run's models."""
+    kept: list[Chart | Picture] = []
+    for plot in plots:
+        if plot.name.startswith(SECTIONS[CURVES]):
+            kept.append(plot)
+        elif isinstance(plot, Picture):
+            if plot.revision not in revisions:
+                kept.append(plot)
+        else:
+            rows = [row for row in plot.spec["data"]["values"] if row["rev"] not in revisions]
+            if rows:
+                kept.append(plot._replace(spec={**plot.spec, "data": {"values": rows}}))
+    return kept
 
 
 def in_sections(plots: Sequence[Chart | Picture]) -> dict[str, list[Chart | Picture]]:

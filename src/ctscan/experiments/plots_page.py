@@ -9,8 +9,16 @@ import json
 from html import escape
 from pathlib import Path
 
-from ctscan.experiments.compare import Table, headline_table, params_table
-from ctscan.experiments.dvc_plots import CONFIG, Chart, Picture, in_sections, read_plots, vega_script
+from ctscan.experiments.compare import Table, headline_table, is_evaluated, params_table
+from ctscan.experiments.dvc_plots import (
+    CONFIG,
+    Chart,
+    Picture,
+    in_sections,
+    read_plots,
+    vega_script,
+    without_test_plots,
+)
 
 PAGE = Path("dvc_plots/index.html")
 TITLE = "COVID vs non-COVID on chest CT slices"
@@ -43,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where a revision holds no run."""
     plots, revisions = read_plots(arguments.revisions)
+    plots = without_test_plots(plots, [revision for revision in revisions if not is_evaluated(revision)])
     tables = headline_table(revisions), params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
     sections = {
         heading: f"<div class='plots'>{''.join(map(_figure, members))}</div>"

@@ -4,13 +4,13 @@ A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- 
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import read_record
 from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all
 from ctscan.experiments.spread import label, table
 
@@ -75,13 +75,10 @@ def fill(text: str, root: Path) -> str:
 
 def sample_run(root: Path) -> str:
     # Here and below, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import evidence_table, results_table
+    from ctscan.evaluation.tables import run_tables
 
     details = _json(root / "metrics/details.json")
-    models = {model: details[model] for model in MODELS}
-    # A run of an older revision has no evidence beside the study's metrics.
-    shown = (evidence_table, results_table) if "win_probability" in models[MODELS[0]] else (results_table,)
-    return "```text\n" + "\n\n".join(show(models) for show in shown) + "\n```"
+    return f"```text\n{run_tables({model: details[model] for model in MODELS})}\n```"
 
 
 def finding(root: Path) -> str:
@@ -229,7 +226,7 @@ def _aucs(values: Mapping[str, float], form: str) -> list[str]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_record(path)
 
 
 def _short(value: float) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ctscan.core.errors import UserError
-from ctscan.core.files import SCRATCH, publish, write_json
+from ctscan.core.files import SCRATCH, publish, read_record, write_json
 from ctscan.core.params import Params, Split, read_params
 from ctscan.experiments.programs import attempt
 from ctscan.experiments.spread import difference, settings, summary, table
@@ -80,7 +80,7 @@ def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool
     repeats = repeat(Material(found, paths, images, features), params, seeds, finetuning, SCRATCH)
     result: dict[str, Any] = {
         "strategy": split.strategy,
-        "settings": settings(params, json.loads(BACKBONE.read_text(encoding="utf-8")), seeds, finetuning),
+        "settings": settings(params, read_record(BACKBONE), seeds, finetuning),
         "summary": summary(repeats),
         "repeats": repeats,
     }
@@ -109,7 +109,7 @@ def show() -> None:
                 "repeat one of them"
             )
     kept = found[0]["settings"]
-    backbone = json.loads(BACKBONE.read_text(encoding="utf-8")) if BACKBONE.is_file() else kept
+    backbone = read_record(BACKBONE) if BACKBONE.is_file() else kept
     if unlike := difference(kept, settings(read_params(), backbone, kept["seeds"], kept["finetuning"])):
         print(f"{RESULTS} belongs to other settings than today's: {unlike}", file=sys.stderr)
     print(table(found))

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from ctscan.core.files import publish
-from ctscan.experiments.compare import Table, headline_table, params, params_table
-from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, draw, in_sections, read_plots
+from ctscan.experiments.compare import Table, headline_table, is_evaluated, params, params_table
+from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, draw, in_sections, read_plots, without_test_plots
 
 REPORT = Path("report")
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where a revision holds no run."""
     plots, revisions = read_plots(arguments.revisions)
+    plots = without_test_plots(plots, [revision for revision in revisions if not is_evaluated(revision)])
     parts = {"Test images, 95 % intervals": _table(headline_table(revisions))}
     changed = params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
     if len(changed) > 1:

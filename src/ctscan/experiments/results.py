@@ -1,12 +1,8 @@
 """Print the results of the last run: what says most of the models, and below it the metrics of the study."""
 
 import argparse
-import json
-from pathlib import Path
 
-from ctscan.core.errors import UserError
-
-DETAILS = Path("metrics/details.json")
+from ctscan.experiments.compare import MODELS, WORK_TREE, is_evaluated, read_details
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +11,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where no run is there."""
-    if not DETAILS.is_file():
-        raise UserError(f"{DETAILS} is missing; run the pipeline with `make repro`")
+    details = read_details(WORK_TREE)
+    if not is_evaluated(WORK_TREE):
+        print("not evaluated: the last run ended before the stage evaluate; `dvc repro` evaluates it")
+        return 0
     # Here, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import evidence_table, results_table
+    from ctscan.evaluation.tables import run_tables
 
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))
-    models = {model: report[model] for model in ("initial", "finetuned")}
-    print(evidence_table(models), results_table(models), sep="\n\n")
+    print(run_tables({model: details[model] for model in MODELS}))
     return 0

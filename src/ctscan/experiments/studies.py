@@ -5,7 +5,6 @@ code's revision, figures, time and machine. What else README.md says is left as 
 """
 
 import argparse
-import json
 import shutil
 import statistics
 from collections.abc import Mapping
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import read_record
+from ctscan.core.params import parse_yaml
 from ctscan.experiments.environment import environment
 from ctscan.experiments.programs import attempt, read_program
-
-import yaml
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
@@ -36,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     require_run()
     require_code(arguments.base)
     snapshot(Path(), folder)
-    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
-    base = yaml.safe_load(read_program("git", "show", f"{arguments.base}:params.yaml"))
+    params = parse_yaml((folder / "params.yaml").read_text(encoding="utf-8"))
+    base = parse_yaml(read_program("git", "show", f"{arguments.base}:params.yaml"))
     settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
     machine = environment()
     revision = read_program("git", "log", "-1", "--format=%h", arguments.base, "--", "src", "dvc.yaml", "params.yaml")
@@ -155,5 +154,4 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
 
 
 def _read(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
-    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    return read_record(path) if path.suffix == ".json" else parse_yaml(path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import parse_record
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
 from ctscan.experiments.programs import attempt, run_program
 
@@ -25,11 +26,10 @@ from dvc.repo import Repo
 if TYPE_CHECKING:  # help should not wait for it
     import pandas as pd
 
-# What a run is ranked by, whichever stage it ends with: figures of validation.
-METRICS = {
-    "train-initial": "metrics/initial.json",
-    "finetune": "metrics/finetune.json",
-    "evaluate": "metrics/finetune.json",
+STAGES = {  # the last stage of a run: its metric to rank by, and the file with the details of its best epoch
+    "train-initial": ("val_init", "metrics/initial.json"),
+    "finetune": ("val_ft", "metrics/finetune.json"),
+    "evaluate": ("val_ft", "metrics/finetune.json"),
 }
 INTERRUPTED = "`dvc queue status` says what still runs, `dvc queue kill` ends it"  # said after Ctrl-C
 UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
@@ -39,7 +39,7 @@ COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The values to try, how far the runs go, and how many run at a time."""
     parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
-    parser.add_argument("--until", choices=METRICS, default="train-initial", help="last stage (default train-initial)")
+    parser.add_argument("--until", choices=STAGES, default="train-initial", help="last stage (default train-initial)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
 
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_own_queue(experiments)
     queue(experiments, arguments.until)
     run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
-    ranked = ranking(dvc.api.exp_show(), list(experiments), METRICS[arguments.until])
+    ranked = ranking(dvc.api.exp_show(), list(experiments), arguments.until)
     print(ranked.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
@@ -128,14 +128,19 @@ def queue(experiments: dict[str, list[str]], stage: str) -> None:
         print(f"{name}: queued")
 
 
-def ranking(rows: list[dict[str, Any]], names: list[str], metrics: str) -> "pd.DataFrame":
+def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> "pd.DataFrame":
     """The finished experiments among `names`, the highest validation AUC first; `rows` as `dvc.api.exp_show` gives."""
     import pandas as pd
 
+    metric, details = STAGES[stage]
     finished = [row for row in rows if row.get("Experiment") in names and row.get("State") not in UNFINISHED]
     table = pd.DataFrame(
         [
-            {"experiment": row["Experiment"], **{name: row.get(f"{metrics}:{name}", row.get(name)) for name in COLUMNS}}
+            {
+                "experiment": row["Experiment"],
+                **parse_record(dvc.api.read(details, rev=row["Experiment"])),
+                "val_auc": row[metric],
+            }
             for row in finished
         ],
         columns=["experiment", *COLUMNS],

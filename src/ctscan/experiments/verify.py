@@ -61,7 +61,7 @@ def compare(recorded: Path, run: Path) -> str | None:
     locks = [yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8")) for folder in (recorded, run)]
     altered = _altered(run)
     outs = [out._replace(same=out.same and out.path not in altered) for out in compare_locks(*locks)]
-    distance = largest_difference(recorded / "metrics/evaluate.json", run / "metrics/evaluate.json")
+    distance = largest_difference(recorded / "metrics/test.json", run / "metrics/test.json")
     for out in outs:
         note = "identical" if out.same else "DIFFERS"
         if not out.same and out.path.startswith("metrics/"):

@@ -1,26 +1,30 @@
-"""One CT slice from a file of any common kind to 8-bit greys."""
+"""Read CT slices from a file of any common kind as 8-bit greys."""
 
-import threading
-import warnings
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ctscan.core.errors import UserError
+from ctscan.images.greys import Greys
+from ctscan.images.kinds import DICOM, MAX_UNPACKED, NIFTI, PICTURES, UNREAD, look, read_content
+from ctscan.images.pictures import decode_picture, in_colour
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-Greys = npt.NDArray[np.uint8]
-
-# Named, so that no decoder that starts another program (EPS) or fetches anything can be reached by a file's content.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXTENSIONS = {  # of files in a dataset, and the format that each promises
+EXTENSIONS = {  # of files of slices, and the kind that each promises; what a file holds is told by its content
     ".bmp": "BMP",
+    ".dcm": DICOM,
+    ".dicom": DICOM,
     ".gif": "GIF",
+    ".ima": DICOM,
+    ".j2k": "JPEG2000",
+    ".jfif": "JPEG",
+    ".jp2": "JPEG2000",
+    ".jpe": "JPEG",
     ".jpeg": "JPEG",
     ".jpg": "JPEG",
+    ".nii": NIFTI,
     ".pgm": "PPM",
     ".png": "PNG",
     ".pnm": "PPM",
@@ -29,15 +33,11 @@ EXTENSIONS = {  # of files in a dataset, and the format that each promises
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
-MAX_PIXELS = 4096 * 4096  # 32 times the area of a 512x512 CT slice
-MAX_BYTES = 128 * 2**20  # room for MAX_PIXELS uncompressed
-
-# Filters of warnings belong to the whole process: one thread at a time may exchange them.
-_filters = threading.Lock()
+_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "LA", "HU")
 
 
 class Slice(NamedTuple):
-    """A decoded file: `pixels` uint8 (H, W), and the colour `mode` and `format` that Pillow found in it."""
+    """A slice: `pixels` uint8 (H, W); the colour `mode` that Pillow found, or HU; the `format`, one of `kinds.READ`."""
 
     pixels: Greys
     mode: str
@@ -45,15 +45,19 @@ class Slice(NamedTuple):
 
 
 def read_slice(path: Path) -> Greys:
-    """The greys of an image file, uint8 (H, W), 0 black to 255 white, upright by its EXIF orientation.
+    """The greys of a file that holds one slice, uint8 (H, W), 0 black to 255 white.
 
-    Colours become luma (ITU-R BT.601: .299 R + .587 G + .114 B), which leaves a grey (v, v, v) at v. Transparency is
-    composited on black: alpha 255 changes nothing, alpha 0 is black. 16-bit greys are divided by 257 and rounded,
-    so that 65535 is 255.
+    An image file is turned upright by its EXIF orientation. Its colours become luma (ITU-R BT.601: .299 R + .587 G +
+    .114 B), which leaves a grey (v, v, v) at v. Transparency is composited on black: alpha 255 changes nothing, alpha 0
+    is black. Greys of more than 8 bits are scaled by the bits that the file declares, so that the highest value is 255,
+    and inverted where it says that 0 is white. DICOM and NIfTI give Hounsfield units, of which a lung window is taken.
+    All may be packed by gzip.
 
     Raises:
-        UserError: the file is absent, empty, truncated, no image, animated, of more than 16.8 million (4096 * 4096)
-            pixels, or of values without a defined white (floating point, over 16 bits).
+        pictures.TooDarkError: an image of more than 8 bits has nothing above a quarter of white.
+        UserError: the file is absent, empty, truncated, no image, of several slices, of more than 16.8 million
+            (4096 * 4096) pixels, of values without a defined white (floating point, signed, over 16 bits), in a format
+            that is not read, or what `dicom.read_frames` and `nifti.read_volume` refuse.
     """
     return decode(path).pixels
 
@@ -70,78 +74,47 @@ def resize(pixels: Greys, size: int) -> Greys:
 
 def decode(path: Path) -> Slice:
     """What `read_slice` reads, with the mode and format it had. Raises what `read_slice` raises."""
-    content = _read(path)
-    try:
-        # Decoding stops at the last row: only this notices a PNG with damaged checksums or without its end.
-        _open(content).verify()
-        image = _open(content)
-        animated = getattr(image, "is_animated", False)
-        if not animated and _area(image) <= MAX_PIXELS:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return Slice(_greys(upright, path), image.mode, str(image.format))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(_oversized(path)) from None
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        raise UserError(_unreadable(path, "its content is none of " + ", ".join(FORMATS))) from None
-    except Exception as error:  # decoders meet damaged content with errors of any type
-        raise UserError(_unreadable(path, " ".join(str(error).split()) or type(error).__name__)) from None
-    if animated:
+    found = slices(path)
+    first, second = next(found, None), next(found, None)
+    if second is not None:
         raise UserError(f"{path}: holds several frames; export each slice as a file of its own")
-    raise UserError(_oversized(path))
+    if isinstance(first, UserError):
+        raise first
+    if first is None:
+        raise UserError(f"{path}: holds no slice; export it again, or remove the file")
+    return first
 
 
-def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise UserError(f"{path}: no such file; restore it, or correct the path")
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise UserError(f"{path}: not a regular file; put the image itself there")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(_oversized(path))
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from None
-    if not content:
-        raise UserError(f"{path}: empty (0 bytes); fetch or export it again, or remove the file")
-    return content
+def slices(path: Path) -> Iterator[Slice | UserError]:
+    """The slices of a file, one at a time: one of an image file, all frames of DICOM, all axial slices of NIfTI.
+
+    Yields:
+        A slice, or the fault of one that can't be read, while the others of its file can.
+
+    Raises:
+        UserError: what `read_slice` raises, where it is not of one slice among several.
+    """
+    held = look(path)
+    promised = EXTENSIONS.get(path.suffix.lower())
+    if held.kind == DICOM or (held.kind is None and promised == DICOM):
+        from ctscan.images.dicom import read_frames  # pydicom takes a while to import, and most files are images
+
+        content = read_content(path, True, MAX_UNPACKED) if held.packed else None
+        for greys in read_frames(path, content):
+            yield greys if isinstance(greys, UserError) else Slice(greys, "HU", DICOM)
+    elif held.kind == NIFTI:
+        from ctscan.images.nifti import read_volume  # nibabel takes a while, too
+
+        for greys in read_volume(path, read_content(path, held.packed, MAX_UNPACKED)):
+            yield greys if isinstance(greys, UserError) else Slice(greys, "HU", NIFTI)
+    elif held.kind in UNREAD:
+        raise UserError(f"{path}: holds {held.kind}, which is not read here; {UNREAD[held.kind]}, or remove it")
+    elif held.kind is not None and held.kind not in PICTURES:
+        raise UserError(f"{path}: not a readable image (it holds a {held.kind}); give the slices themselves")
+    else:
+        yield Slice(*decode_picture(path, read_content(path, held.packed)))
 
 
-def _open(content: bytes) -> Image.Image:
-    """The header alone is read here, so the lock doesn't keep threads from decoding side by side."""
-    with _filters, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(BytesIO(content), formats=FORMATS)
-
-
-def _area(image: Image.Image) -> int:
-    return image.width * image.height
-
-
-def _unreadable(path: Path, why: str) -> str:
-    return f"{path}: not a readable image ({why}); fetch or export it again, or remove the file"
-
-
-def _oversized(path: Path) -> str:
-    return (
-        f"{path}: absurdly large for a CT slice (over {MAX_PIXELS / 1e6:.1f} million pixels or "
-        f"{MAX_BYTES // 2**20} MiB); export it smaller, or remove the file"
-    )
-
-
-def _greys(image: Image.Image, path: Path) -> Greys:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{path}: values outside 0..65535 have no defined white; export it with 8 or 16 bits")
-        return ((values + 128) // 257).astype(np.uint8)
-    if image.mode == "F":
-        raise UserError(f"{path}: floating-point values have no defined white; export it with 8 or 16 bits")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        return np.array(Image.composite(layered.convert("L"), Image.new("L", image.size), layered.getchannel("A")))
-    if image.mode not in ("1", "L", "RGB"):
-        image = image.convert("RGB")
-    return np.array(image.convert("L"))
+def shows_colour(path: Path, found: Slice) -> bool:
+    """Whether `found`, the slice of the file at `path`, was in colour, of which the greys show the luma alone."""
+    return found.mode not in _GREY_MODES and in_colour(read_content(path, look(path).packed))

@@ -1,15 +1,14 @@
 """Load the model bundle: the fine-tuned model, its thresholds and temperature, and its novelty detector."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.files import require
-from ctscan.core.params import Classes
+from ctscan.core.files import read_record, require
+from ctscan.core.params import Classes, parse_lock
 
 import yaml
 
@@ -86,7 +85,7 @@ def read_evaluation(*beside: Path) -> Evaluation:
     for path in written:
         if _md5(path) != recorded["files"].get(path.as_posix()):
             raise UserError(f"{path} is not what evaluate wrote ({LOCK}); run `dvc repro`, or take back your change")
-    report = json.loads(DETAILS.read_text(encoding="utf-8"))["finetuned"]
+    report = read_record(DETAILS)["finetuned"]
     chosen = {point: float(values["threshold"]) for point, values in report["operating_points"].items()}
     thresholds = {STUDY: float(report["threshold"]), **chosen}
     temperature, prior = (float(report["calibration"][key]) for key in ("temperature", "prior"))
@@ -97,7 +96,7 @@ def read_evaluation(*beside: Path) -> Evaluation:
 def _lock_of_evaluate() -> dict[str, Any]:
     """The md5 of each file that the last run of evaluate read or wrote, and the classes that it read."""
     try:
-        stage = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"]["evaluate"]
+        stage = parse_lock(LOCK.read_text(encoding="utf-8"))["evaluate"]
         files = {entry["path"]: entry.get("md5") for entry in [*stage["deps"], *stage["outs"]]}
         return {"files": files, "classes": stage["params"]["params.yaml"]["classes"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError):

@@ -54,11 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ctscan.model.saving import load_model
 
     make_deterministic()
-    model = load_model(arguments.model)
+    model = load_model(arguments.model.expanduser())
     if arguments.phantoms is not None:
         print(json.dumps(_measure(model, arguments.layer, arguments.phantoms, params), indent=2))
         return 0
-    return _draw(model, arguments.layer, arguments.paths, arguments.output, params)
+    return _draw(model, arguments.layer, arguments.paths, arguments.output.expanduser(), params)
 
 
 def _draw(model: "keras.Model", layer: str | None, paths: list[str], output: Path, params: Params) -> int:
@@ -72,18 +72,16 @@ def _draw(model: "keras.Model", layer: str | None, paths: list[str], output: Pat
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"--output {output}: a file is in the way; name a folder") from None
     faults: list[str] = []
-    files = find(paths, faults)
-    for fault in faults:
-        print(f"explain: {fault}", file=sys.stderr)
+    found = find(paths, faults)
+    for line in (*faults, *found.passed_over()):
+        print(f"explain: {line}", file=sys.stderr)
     taken: Counter[str] = Counter()
-    for path in tqdm(files, desc="maps", unit="file"):
-        try:
-            found = read(path, size, params.checks.min_size)
-        except UserError as error:
-            tqdm.write(f"explain: {error}", file=sys.stderr)
-            faults.append(str(error))
-            continue
-        for incoming in found:
+    for path in tqdm(found.files, desc="maps", unit="file"):
+        for incoming in read(path, size, params.checks.min_size):
+            if isinstance(incoming, UserError):
+                tqdm.write(f"explain: {incoming}", file=sys.stderr)
+                faults.append(str(incoming))
+                continue
             probabilities, maps = cam.explain(incoming.pixels[None, ..., None], threshold)
             called = params.classes.positive if probabilities[0] >= threshold else params.classes.negative
             title = f"{Path(incoming.name).name}\n{params.classes.positive} {probabilities[0]:.4f}: called {called}"

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     from ctscan.inference.bundle import MODEL, read_evaluation
 
-    output: Path = arguments.output or MODEL.with_suffix(form.suffix)
+    output: Path = arguments.output.expanduser() if arguments.output else MODEL.with_suffix(form.suffix)
     evaluation = read_evaluation()
     paths = sorted(path for path in IMAGES.glob("*/*") if path.is_file())
     if not paths:

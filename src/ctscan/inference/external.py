@@ -20,7 +20,7 @@ from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params, read_params
 from ctscan.inference.bundle import LOCK, NOVELTY, STUDY, Evaluation, load_bundle, read_evaluation
 from ctscan.inference.inputs import find
-from ctscan.inference.predict import LabelledSet, labelled_set, require_classes
+from ctscan.inference.predict import LabelledSet, labelled_sets, require_classes
 
 import yaml
 
@@ -46,7 +46,7 @@ class Scored(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and what it is called in the report."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds the two class folders of params.yaml")
+    parser.add_argument("folder", metavar="FOLDER", help="holds the two class folders of params.yaml")
     parser.add_argument("--name", required=True, help="of the set in the report and in the names of its files")
 
 
@@ -56,11 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--name {arguments.name}: it needs letters, digits, '.', '_' and '-' alone")
     params = read_params()
     faults: list[str] = []
-    files = find([str(arguments.folder)], faults)
-    labelled = labelled_set(arguments.folder, files, params)
-    if not labelled.labels:
+    found = find([arguments.folder], faults)
+    sets = labelled_sets([arguments.folder], found, params)
+    if not sets:
         names = f"{params.classes.positive} and {params.classes.negative}"
-        raise UserError(f"{arguments.folder}: no images in folders {names}; create them, or correct `classes`")
+        raise UserError(f"{arguments.folder}: no folders {names} with images; create them, or correct `classes`")
+    (labelled,) = sets
+    for line in (*faults, *found.passed_over()):
+        print(line, file=sys.stderr)
     evaluation = read_evaluation(NOVELTY, PREDICTED)
     require_classes(evaluation, params)
     external = _score(evaluation, labelled, params, faults)

@@ -13,14 +13,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.params import Params, read_params
 from ctscan.inference.bundle import LOCK, NOVELTY, Evaluation, load_bundle, read_evaluation
-from ctscan.inference.inputs import find
+from ctscan.inference.inputs import GROUPS_FILE, LINKED, Found, class_folders, expand, find
 
 from tqdm import tqdm
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # TensorFlow takes seconds, which a mistyped path should not 
     from ctscan.inference.predictor import Prediction
 
 COLUMNS = ("path", "probability", "label", "unlike_training", "novelty", "colour", "score")
-GROUPS_FILE = "groups.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="images (PNG, JPEG, TIFF, BMP ...) or DICOM files, folders (with all below), globs",
+        help="images (PNG, JPEG, TIFF, BMP ...), DICOM or NIfTI files, folders (with all below), globs",
     )
     parser.add_argument(
         "--point",
@@ -66,11 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class LabelledSet(NamedTuple):
-    """A folder with the two class folders: `labels` of its files, 1 = positive, and `groups` where groups.csv is."""
+    """A folder with the two class folders: `labels` of its files, 1 = positive, and `groups` where groups.csv is.
+
+    `unread` are files in the class folders that hold no slices by their content.
+    """
 
     folder: Path
     labels: dict[Path, int]
     groups: dict[Path, str] | None
+    unread: int
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,10 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
     params = read_params()
     require_share(arguments.prevalence)
     faults: list[str] = []
-    files = find(arguments.paths, faults)
-    sets = [labelled_set(folder, files, params) for folder in _with_classes(arguments.paths, params)]
-    for fault in faults:
-        print(fault, file=sys.stderr)
+    found_files = find(arguments.paths, faults)
+    files = found_files.files
+    sets = labelled_sets(arguments.paths, found_files, params)
+    for line in (*faults, *found_files.passed_over()):
+        print(line, file=sys.stderr)
     if not files:
         return 1
 
@@ -108,7 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     form = arguments.format or {".csv": "csv", ".json": "json"}.get(
         arguments.output.suffix.lower() if arguments.output else "", "table"
     )
-    with _opened(arguments.output) as stream:
+    output = arguments.output.expanduser() if arguments.output else None
+    with _opened(output) as stream:
         writer = _WRITERS[form](stream, reading)
         progress = tqdm(total=len(files), unit="file", disable=None)
         done: Path | None = None
@@ -132,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress.close()
         tables = [_judge(labelled, judged, reading["threshold"], params, faults) for labelled in sets]
         together = _together(arguments, kept, sets, bundle.evaluation, params)
-        writer.end([table for table in tables if table], faults, together)
+        writer.end([table for table in tables if table], faults, found_files.passed_over(), together)
     texts = [table["text"] for table in tables if table] + _texts(together, len(kept), bundle.evaluation)
     if form != "json" or arguments.output:
         for text in texts:
@@ -236,33 +241,51 @@ def _without_collecting() -> Iterator[None]:
         gc.enable()
 
 
-def _with_classes(given: Sequence[str], params: Params) -> list[Path]:
-    """The PATHs that hold both class folders."""
-    names = (params.classes.positive, params.classes.negative)
-    return [Path(text) for text in dict.fromkeys(given) if all(Path(text, name).is_dir() for name in names)]
+def labelled_sets(given: Sequence[str], found: Found, params: Params) -> list[LabelledSet]:
+    """Of the PATHs that hold both class folders. Says on stderr where one holds a single class, so isn't judged."""
+    sets = []
+    for folder in map(Path, dict.fromkeys(map(expand, given))):
+        if not folder.is_dir():
+            continue
+        places = class_folders(folder, params.classes)
+        if len(places) == 2:
+            sets.append(_labelled(folder, places, found))
+        elif places:
+            (only,) = places.values()
+            names = f"{params.classes.positive} and {params.classes.negative}"
+            print(f"{folder}: not judged, it holds {only.name} alone of the classes {names}", file=sys.stderr)
+    return sets
 
 
-def labelled_set(folder: Path, files: Sequence[Path], params: Params) -> LabelledSet:
-    """The `files` below the class folders of `folder`, with their labels.
+def _labelled(folder: Path, places: dict[int, Path], found: Found) -> LabelledSet:
+    """Raises `UserError` where groups.csv has faults: before hours of predictions, not after."""
 
-    Raises `UserError` where groups.csv has faults: before hours of predictions, not after.
-    """
-    labels = {
-        path: label
-        for label, name in enumerate((params.classes.negative, params.classes.positive))
-        for path in files
-        if path.is_relative_to(folder / name)
-    }
+    def within(paths: Sequence[Path]) -> dict[Path, int]:
+        return {path: label for label, place in places.items() for path in paths if path.is_relative_to(place)}
+
+    labels = within(found.files)
+    passed = [path for path, reason in found.passed.items() if reason not in ("hidden", LINKED)]
+    unread = len(within([*passed, *found.refused]))
     listing = folder / GROUPS_FILE
     if not listing.exists():
-        return LabelledSet(folder, labels, None)
+        return LabelledSet(folder, labels, None, unread)
     from ctscan.split.check import read_groups
 
     errors: list[str] = []
     groups = read_groups(listing, [path.relative_to(folder).as_posix() for path in labels], errors)
     if errors:
         raise UserError("\n  ".join([f"{listing}: {len(errors)} faults, nothing was predicted", *errors]))
-    return LabelledSet(folder, labels, {path: groups[path.relative_to(folder).as_posix()] for path in labels})
+    return LabelledSet(folder, labels, {path: groups[path.relative_to(folder).as_posix()] for path in labels}, unread)
+
+
+def _left_out(labelled: LabelledSet, scores: dict[Path, list[float]], faults: Sequence[str]) -> str:
+    """What a figure on a labelled set must say of files that it is not about; "" where it is about all."""
+    files = len(labelled.labels) + labelled.unread
+    lost = labelled.unread + sum(not scores[path] for path in labelled.labels)
+    of_frames = {Path(fault.partition(": ")[0].partition("#")[0]) for fault in faults if "#" in fault}
+    cut = sum(bool(scores.get(path)) for path in of_frames)
+    parts = [f"{lost} of {files} files"] * bool(lost) + [f"some slices of {cut} more"] * bool(cut)
+    return f", WITHOUT {' and '.join(parts)}, which could not be read" if parts else ""
 
 
 def _judge(
@@ -286,8 +309,17 @@ def _judge(
         return None
     table = tables.results_table({"finetuned": {"test": measured, "intervals": spread}})
     unit = "groups of groups.csv" if groups else f"slices (no {GROUPS_FILE}: too narrow where patients have several)"
-    text = f"\n{name}: {len(labels)} slices, threshold {threshold:g}, intervals over {resamples.units} {unit}\n{table}"
-    return {"path": name, "slices": len(labels), "test": measured, "intervals": spread, "text": text}
+    left_out = _left_out(labelled, scores, faults)
+    basis = f"threshold {threshold:g}, intervals over {resamples.units} {unit}"
+    text = f"\n{name}: {len(labels)} slices{left_out}, {basis}\n{table}"
+    return {
+        "path": name,
+        "slices": len(labels),
+        "left_out": left_out.removeprefix(", "),
+        "test": measured,
+        "intervals": spread,
+        "text": text,
+    }
 
 
 @contextmanager
@@ -306,7 +338,8 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
                 raise UserError(f"{output}: no such folder; create it, or correct --output") from None
             fresh.replace(output)
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that can't be written to, it was never made
+            fresh.unlink()
 
 
 class _Table:
@@ -334,7 +367,9 @@ class _Table:
         notice = f"  [{'; '.join(notices)}]" if notices else ""
         print(f"{row['probability']:.3f}  {row['label']:<12}  {row['path']}{notice}", file=self.stream)
 
-    def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], together: Mapping[str, Any]) -> None:
+    def end(
+        self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         self.stream.flush()
 
 
@@ -346,28 +381,34 @@ class _Csv:
     def row(self, row: dict[str, Any]) -> None:
         self.writer.writerow(row)
 
-    def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], together: Mapping[str, Any]) -> None:
+    def end(
+        self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         pass
 
 
 class _Json:
-    """One object, written row by row: how to read it, `predictions`, `left_out`, and `metrics` of labelled sets."""
+    """One object, written row by row: how to read it, `predictions`, files left out, and `metrics` of labelled sets."""
 
     def __init__(self, stream: TextIO, reading: dict[str, Any]) -> None:
         self.stream, self.separator = stream, "\n"
+        self.escaped = (getattr(stream, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8")
         stream.write("{\n" + "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in reading.items()))
         stream.write('  "predictions": [')
 
     def row(self, row: dict[str, Any]) -> None:
-        self.stream.write(f"{self.separator}    {json.dumps(row, ensure_ascii=False, allow_nan=False)}")
+        self.stream.write(f"{self.separator}    {json.dumps(row, ensure_ascii=self.escaped, allow_nan=False)}")
         self.separator = ",\n"
 
-    def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], together: Mapping[str, Any]) -> None:
+    def end(
+        self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         kept = [{key: value for key, value in table.items() if key != "text"} for table in tables]
         self.stream.write(f'\n  ],\n  "left_out": {json.dumps(list(faults))},\n')
-        for key, value in together.items():
-            self.stream.write(f'  "{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False)},\n')
-        self.stream.write(f'  "metrics": {json.dumps(kept, ensure_ascii=False, allow_nan=False)}\n}}\n')
+        self.stream.write(f'  "passed_over": {json.dumps(list(passed))},\n')
+        for key, value in more.items():
+            self.stream.write(f'  "{key}": {json.dumps(value, ensure_ascii=self.escaped, allow_nan=False)},\n')
+        self.stream.write(f'  "metrics": {json.dumps(kept, ensure_ascii=self.escaped, allow_nan=False)}\n}}\n')
 
 
 _WRITERS: dict[str, Callable[[TextIO, dict[str, Any]], _Table | _Csv | _Json]] = {

@@ -44,10 +44,11 @@ def predict(
         # Pillow only warns of some kinds of damage, which the pipeline refuses.
         warnings.filterwarnings("error", category=UserWarning, module="PIL|ctscan")
         for found in _ahead(pool, files, bundle.size, min_size, 2 * batch):
-            if isinstance(found, UserError):
-                yield found
-                continue
-            waiting += found
+            for one in found:
+                if isinstance(one, UserError):
+                    yield one
+                else:
+                    waiting.append(one)
             while len(waiting) >= batch:
                 yield from _predict_batch(bundle, waiting[:batch], point)
                 del waiting[:batch]
@@ -57,12 +58,12 @@ def predict(
 
 def _ahead(
     pool: ThreadPoolExecutor, files: Sequence[Path], size: int, min_size: int, depth: int
-) -> Iterator[list[Incoming] | UserError]:
+) -> Iterator[list[Incoming | UserError]]:
     """Give what `files` hold, in their order, while up to `depth` files are decoded or wait to be given."""
-    pending: deque[Future[list[Incoming] | UserError]] = deque()
+    pending: deque[Future[list[Incoming | UserError]]] = deque()
     try:
         for path in files:
-            pending.append(pool.submit(_read, path, size, min_size))
+            pending.append(pool.submit(read, path, size, min_size))
             if len(pending) >= depth:
                 yield pending.popleft().result()
         while pending:
@@ -70,15 +71,6 @@ def _ahead(
     finally:
         for future in pending:
             future.cancel()
-
-
-def _read(path: Path, size: int, min_size: int) -> list[Incoming] | UserError:
-    try:
-        return read(path, size, min_size)
-    except UserError as error:
-        return error
-    except Exception as error:  # one bad file must not cost the others
-        return UserError(f"{path}: not readable ({' '.join(str(error).split()) or type(error).__name__}); remove it")
 
 
 def _predict_batch(bundle: ModelBundle, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:

@@ -14,6 +14,8 @@ from ctscan.model.weights import imagenet_model, keras_cache, load_weights
 import keras
 import numpy as np
 
+WEIGHTS_FOLDER = Path("weights")  # a stage depends on the one file in it that `weights` names
+
 
 def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras.Model:
     """A model from grey slices (n, image_size, image_size, 1) in [0, 255] to feature maps (n, h, w, d).
@@ -23,10 +25,9 @@ def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras
     Args:
         name: of a function of `keras.applications`, such as ResNet101V2.
         weights: `random` (drawn from `seed`), `imagenet` (downloaded once by Keras, its md5 checked in the families
-            for which Keras publishes one: all but MobileNet and MobileNetV2), or the path of a weights file for this
-            architecture without its top. DVC tracks the path and not what lies there: after a change of the file,
-            `dvc repro --force extract-features`. EfficientNet with `imagenet` scales its input by a factor more than
-            with a path, as in keras.applications.
+            for which Keras publishes one: all but MobileNet and MobileNetV2), or the name of a file in weights/ with
+            the weights of this architecture without its top. EfficientNet with `imagenet` scales its input by a factor
+            more than with a file, as in keras.applications.
         image_size: pixels, square.
         seed: the experiment's.
 
@@ -42,7 +43,7 @@ def build_backbone(name: str, weights: str, image_size: int, seed: int) -> keras
             base = application(weights=None, **_arguments(image_size))
     base.name = "base"  # only now: some families make the name of the file to download from it
     if weights not in ("imagenet", "random"):
-        load_weights(base, name, Path(weights).expanduser())
+        load_weights(base, name, WEIGHTS_FOLDER / weights)
 
     slices = keras.Input((image_size, image_size, 1), name="slice")
     rgb = keras.layers.Concatenate(name="grey_to_rgb")([slices, slices, slices])
@@ -58,6 +59,13 @@ def fetch_imagenet(name: str, image_size: int) -> tuple[Path, str]:
     with _fitting_size(name, image_size):
         base = imagenet_model(application, **_arguments(image_size))
     return keras_cache(), weights_hash(base)
+
+
+def require_fitting(name: str, image_size: int, path: Path) -> None:
+    """Raise `UserError` unless the file at `path` holds the weights of backbone `name` without its top."""
+    with _fitting_size(name, image_size):
+        base = _application(name)(weights=None, **_arguments(image_size))
+    load_weights(base, name, path)
 
 
 def weights_hash(base: keras.Model) -> str:

@@ -51,8 +51,8 @@ def load_weights(base: keras.Model, name: str, path: Path) -> None:
     """
     if not path.is_file():
         raise UserError(
-            f"params.yaml: weights = '{path}' is no file in {Path.cwd()}; it needs random, imagenet or a path "
-            "(an absolute one where `dvc exp run --temp` or `--queue` runs a copy of the repository)"
+            f"params.yaml: weights = '{path.name}', and there is no file {path}; it needs random, imagenet or the "
+            "name of a file that `ctscan weights FILE` put there"
         )
     if not h5py.is_hdf5(path) or path.suffix != ".h5":
         raise UserError(f"{path}: not a Keras weights file (HDF5, .h5 or .weights.h5); fetch or export it again")

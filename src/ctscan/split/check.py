@@ -5,7 +5,9 @@ import hashlib
 import os
 import re
 import sys
+import unicodedata
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +15,14 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
-from ctscan.images.decode import EXTENSIONS, Greys, decode
+from ctscan.images.decode import EXTENSIONS, decode, resize
+from ctscan.images.greys import Greys
+from ctscan.images.kinds import READ, UNREAD, look
+from ctscan.images.pictures import TooDarkError
+from ctscan.split.duplicates import THUMBNAIL, all_copies
 
 import imagehash
+import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
@@ -60,20 +67,28 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     _check_top_level(folder, classes, errors, oddities)
 
     rows: list[dict[str, Any]] = []
+    dark: defaultdict[Path, list[TooDarkError]] = defaultdict(list)
     # Pillow releases the interpreter lock while it decodes, and warns of damage that it can live with: we don't.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("error", UserWarning)
         results = pool.map(lambda entry: _examine(folder, entry, min_size), [path for path, _ in listed])
         progress = tqdm(results, total=len(listed), desc=f"checking {folder}", unit="file", disable=None)
         for (path, label), result in zip(listed, progress, strict=True):
+            if isinstance(result, TooDarkError):
+                dark[path.parent].append(result)
+                continue
             if isinstance(result, UserError):
                 errors.append(str(result))
                 continue
-            if result.pop("format") != EXTENSIONS[path.suffix.lower()]:
+            kind = result.pop("format")
+            if kind != EXTENSIONS.get(path.suffix.lower(), kind):
                 oddities.append(f"{path}: holds another image format than its name says")
             rows.append({"path": path.relative_to(folder).as_posix(), "label": label, **result})
     rows.sort(key=lambda row: natural_key(row["path"]))
-    _check_copies(folder, rows, errors, oddities)
+    for place, found in dark.items():
+        several = f"{place}: {len(found)} images stay far below white; the first is " if len(found) > 1 else ""
+        errors.append(f"{several}{found[0]}")
+    _check_copies(folder, rows, [row.pop("thumbnail") for row in rows], errors, oddities)
 
     # A file with a fault of its own still counts as an image that groups.csv has to list.
     paths = [path.relative_to(folder).as_posix() for path, _ in listed]
@@ -81,7 +96,7 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     if errors:
         noun = "fault" if len(errors) == 1 else "faults"
         raise UserError("\n  ".join([f"{folder}: {len(errors)} {noun}, nothing was changed", *errors]))
-    _print(folder, oddities)
+    print_warnings(str(folder), oddities)
     manifest = pd.DataFrame(rows)
     manifest["listed_group"] = [groups[path] for path in manifest["path"]] if groups else None
     manifest.attrs["warnings"] = oddities
@@ -120,6 +135,7 @@ def _examine(folder: Path, path: Path, min_size: int) -> dict[str, Any] | UserEr
         "format": found.format,
         "pixel_hash": hashlib.sha256(repr(found.pixels.shape).encode() + found.pixels.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(found.pixels),
+        "thumbnail": resize(found.pixels, THUMBNAIL),
     }
 
 
@@ -128,18 +144,22 @@ def _check_location(folder: Path, path: Path) -> None:
         path.name.encode()
     except UnicodeEncodeError:
         raise UserError(f"{str(path)!a}: its name is not valid UTF-8; rename it") from None
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{path}: a link out of the dataset; put the file itself there "
-            "(if DVC made the link: `dvc config cache.type copy`, then `dvc checkout --relink`)"
-        )
+    target = path.resolve()
+    if not target.is_relative_to(folder.resolve()) and not _is_in_dvc_cache(target):
+        raise UserError(f"{path}: a link out of the dataset; put the file itself there")
+
+
+def _is_in_dvc_cache(target: Path) -> bool:
+    """Whether a link leads to an object of a cache of DVC, which links with `cache.type = symlink`, by its place."""
+    return re.fullmatch(r"files/md5/[0-9a-f]{2}/[0-9a-f]{30}", "/".join(target.parts[-4:])) is not None
 
 
 def _class_files(folder: Path, name: str, errors: list[str], oddities: list[str]) -> list[Path]:
-    """The images of one class by their extension; everything else in its folder is a warning or an error."""
-    place = folder / name
-    if name not in _names(folder) or not place.is_dir():
-        errors.append(f"{place}: no such class folder; create it, or correct `classes` in params.yaml")
+    """The images of one class by name or content; everything else in its folder is a warning or an error."""
+    spelled = _spelled(name, _names(folder))
+    place = folder / spelled
+    if not spelled or not place.is_dir():
+        errors.append(f"{folder / name}: no such class folder; create it, or correct `classes` in params.yaml")
         return []
     files = []
     for entry in (place / child for child in _names(place)):
@@ -150,15 +170,41 @@ def _class_files(folder: Path, name: str, errors: list[str], oddities: list[str]
         elif entry.suffix.lower() in EXTENSIONS:
             files.append(entry)
         else:
-            oddities.append(f"{entry}: no image by its extension, ignored")
+            held = _held(entry)
+            if held in UNREAD:
+                errors.append(f"{entry}: holds {held}, which is not read here; {UNREAD[held]}, or remove it")
+            elif held in READ:
+                files.append(entry)
+            else:
+                oddities.append(f"{entry}: no image by its content, ignored")
     if not files:
         errors.append(f"{place}: holds no image; {_FETCH.get(folder.name, 'put the images of this class there')}")
     return files
 
 
+def _spelled(name: str, entries: Sequence[str]) -> str:
+    """`name` as it is spelled among `entries`, of which some file systems keep accents in another form; else "".
+
+    Case has to be right, even where the system doesn't care: the pipeline runs on others, too.
+    """
+    return name if name in entries else next((entry for entry in entries if _composed(entry) == _composed(name)), "")
+
+
+def _composed(name: str) -> str:
+    """With accents in one character (NFC): macOS writes them as two (NFD), and what is typed has one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _held(path: Path) -> str | None:
+    try:
+        return look(path).kind
+    except UserError:
+        return None
+
+
 def _check_top_level(folder: Path, classes: Classes, errors: list[str], oddities: list[str]) -> None:
     for entry in (folder / name for name in _names(folder)):
-        if entry.name in (classes.positive, classes.negative, GROUPS_FILE):
+        if _composed(entry.name) in (_composed(classes.positive), _composed(classes.negative), GROUPS_FILE):
             continue
         if entry.name.startswith("."):
             oddities.append(f"{entry}: hidden, ignored")
@@ -181,8 +227,10 @@ def _names(folder: Path) -> list[str]:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}); check `dataset` and its permissions") from None
 
 
-def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str], oddities: list[str]) -> None:
-    """Rows are in natural order: each copy is reported beside the first image with its pixels."""
+def _check_copies(
+    folder: Path, rows: Sequence[dict[str, Any]], thumbnails: Sequence[Greys], errors: list[str], oddities: list[str]
+) -> None:
+    """Rows are in natural order: each copy is reported beside the first image with its pixels, or that is like it."""
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
         original = first.setdefault(row["pixel_hash"], row)
@@ -193,6 +241,20 @@ def _check_copies(folder: Path, rows: Sequence[dict[str, Any]], errors: list[str
             )
         elif original is not row:
             oddities.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
+    if not rows:
+        return
+    reported: set[tuple[int, bool]] = set()  # once a row and class, beside its first original
+    for earlier, later in all_copies(pd.DataFrame(rows), np.stack(thumbnails)):
+        one, other = rows[earlier], rows[later]
+        alike = one["label"] == other["label"]
+        if one["pixel_hash"] == other["pixel_hash"] or (later, alike) in reported:
+            continue
+        reported.add((later, alike))
+        line = f"{folder / other['path']}: a copy of {folder / one['path']}"
+        if alike:
+            oddities.append(f"{line}, saved again or resized")
+        else:
+            errors.append(f"{line} in the other class, saved again or resized; remove the one that is wrong")
 
 
 def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:
@@ -211,9 +273,11 @@ def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[st
     groups: dict[str, str] = {}
     unlisted = set(images)
     known = frozenset(unlisted)
+    composed = {_composed(name): name for name in sorted(known)}
     faults = []
-    for row in lines[1:]:
-        shown = ",".join(row)
+    for line in lines[1:]:
+        shown = ",".join(line)
+        row = [line[0] if line[0] in known else composed.get(_composed(line[0]), line[0]), *line[1:]]
         if len(row) != 2 or not row[1].strip():
             faults.append(f"{path}: the line `{shown}` is not a path and a group; correct it")
         elif row[0] not in known:
@@ -228,10 +292,11 @@ def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[st
     return {} if faults else groups
 
 
-def _print(folder: Path, oddities: Sequence[str]) -> None:
+def print_warnings(of: str, oddities: Sequence[str]) -> None:
+    """How many `oddities` there are, and the first of them, on stderr."""
     if not oddities:
         return
     noun = "warning" if len(oddities) == 1 else "warnings"
-    print(f"{folder}: {len(oddities)} {noun}", *oddities[:SHOWN_WARNINGS], sep="\n  ", file=sys.stderr)
+    print(f"{of}: {len(oddities)} {noun}", *oddities[:SHOWN_WARNINGS], sep="\n  ", file=sys.stderr)
     if len(oddities) > SHOWN_WARNINGS:
         print(f"  and {len(oddities) - SHOWN_WARNINGS} more", file=sys.stderr)

@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
 THUMBNAIL = 28  # pixels, square
+KNOWN = 0.98  # probe accuracy from which a split can't be said to keep patients apart
 
 
 def thumbnails(paths: Iterable[Path]) -> npt.NDArray[np.uint8]:
@@ -84,3 +85,14 @@ def leak_report(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) -> dict[s
             "into_test": int(shared.sum()),
         },
     }
+
+
+def contradiction(report: dict[str, Any]) -> str | None:
+    """A warning where the probe knows nearly all test images of a split that says of itself that no group is across."""
+    if report["groups_across"] > 0 or report["probe_accuracy"] < KNOWN:
+        return None
+    return (
+        f"a nearest neighbour in training knows {report['probe_accuracy']:.3f} of the test images although no group is "
+        "across: most likely images of one patient lie on both sides, or the classes differ by something trivial; say "
+        "in groups.csv who belongs together, and do not trust scores on this split"
+    )

@@ -1,13 +1,14 @@
 """Train, validation and test: at random as the study did, or with groups of related slices kept together."""
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Split
 from ctscan.core.seeds import derive_seed, generator
-from ctscan.split.check import natural_key
+from ctscan.split.check import natural_key, print_warnings
 from ctscan.split.duplicates import copy_pairs
 from ctscan.split.folds import test_fold
 
@@ -19,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedShuffleSplit
 
 SUBSETS = ("train", "val", "test")
-TOLERANCE = 0.01  # of a class: a grouped part that comes so close to its fraction is taken at once
+TOLERANCE = 0.01  # of a class: a grouped part that comes so close is taken at once, and one that doesn't is told of
 ATTEMPTS = 100
 
 Mask = npt.NDArray[np.bool_]
@@ -28,23 +29,29 @@ Mask = npt.NDArray[np.bool_]
 def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame:
     """`manifest` (of `check.scan`) in natural order of path, with the columns `group` and `subset` added.
 
-    Strategies: `random` draws images; `blocked` keeps runs of `block_size` file numbers of a class together;
-    `grouped` keeps the groups of groups.csv together. Each is stratified: a class gives test `test_fraction` of its
-    images, and validation `val_fraction` of what remains, to within one percentage point and one group. With
-    `folds` above 1, the images are cut into that many parts instead, and part number `fold` is test. The same
-    images and seed give the same split, in whatever order they are listed.
+    Strategies: `random` draws images; `blocked` keeps blocks of `block_size` file numbers of a class together, within
+    names of one text before the number; `grouped` keeps the groups of groups.csv together. Each is stratified: a class
+    gives test `test_fraction` of its images, and validation `val_fraction` of what remains, to within one percentage
+    point and one group. With `folds` above 1, the images are cut into that many parts instead, and part number `fold`
+    is test. The same images and seed give the same split, in whatever order they are listed.
 
     `group` is groups.csv's under `grouped`, and the block under `blocked`. Under `random`, which ignores it, it is
     groups.csv's if there is one, else the block of a numbered file, else the image itself. Copies (see
     `duplicates.copy_pairs`) join their groups into one, which has the name of the first. A group may hold both classes.
 
+    `attrs["warnings"]` is that of `manifest` and what is doubtful about this split: file numbers that say little about
+    who is who, and parts that miss their fraction of a class by more than one percentage point. The latter are
+    printed, too.
+
     Raises:
-        UserError: groups.csv or file numbers are needed and absent, or there are too few images or groups to
-            put every class into train, validation and test, or to come near the fractions.
+        UserError: groups.csv or file numbers are needed and absent, or blocks would cut what names seem to keep
+            together, or there are too few images or groups to put every class into train, validation and test, or to
+            come near the fractions.
     """
+    doubts: list[str] = []
     order = sorted(range(len(manifest)), key=lambda row: natural_key(manifest["path"].iloc[row]))
     result = manifest.iloc[order].reset_index(drop=True)
-    result["group"] = _join_copies(result, _groups(result, split))
+    result["group"] = _join_copies(result, _groups(result, split, doubts))
     labels = result["label"].to_numpy()
     codes = pd.factorize(result["group"])[0]
     draw: Callable[[Mask, float, str], Mask]
@@ -69,7 +76,32 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
         for label in (0, 1):
             if not ((result["subset"] == subset) & (result["label"] == label)).any():
                 raise UserError(f"split: no image of class {_class_name(result, label)} in {subset}; {_REMEDY}")
+    if split.strategy != "random":
+        doubts += _missed_fractions(result, split)
+    print_warnings("split", doubts)
+    result.attrs["warnings"] = [*manifest.attrs.get("warnings", ()), *doubts]
     return result
+
+
+def _missed_fractions(manifest: pd.DataFrame, split: Split) -> list[str]:
+    """A line for each part that has another share of a class than params.yaml asks for, by more than TOLERANCE."""
+    missed = []
+    rest = manifest[manifest["subset"] != "test"]
+    tested = split.test_fraction if split.folds == 1 else 1 / split.folds
+    for rows, subset, fraction in ((manifest, "test", tested), (rest, "val", split.val_fraction)):
+        shares = []
+        for label in (1, 0):
+            members = rows[rows["label"] == label]
+            got = int((members["subset"] == subset).sum())
+            if abs(got / len(members) - fraction) > TOLERANCE + 0.5 / len(members):  # half an image, by rounding
+                name = _class_name(manifest, label)
+                shares.append(f"{got} of {len(members)} images of class {name} ({got / len(members):.1%})")
+        if shares:
+            missed.append(
+                f"{subset} has {' and '.join(shares)} where params.yaml asks for {fraction:.0%}: whole groups give no "
+                f"better (the largest holds {rows.groupby('group').size().max()} images); use smaller ones for a closer"
+            )
+    return missed
 
 
 _REMEDY = "add images or groups, or change split.strategy, split.block_size or the fractions in params.yaml"
@@ -80,7 +112,7 @@ def _class_name(manifest: pd.DataFrame, label: int) -> str:
     return "'" + (PurePosixPath(names.iloc[0]).parts[0] if len(names) else str(label)) + "'"
 
 
-def _groups(manifest: pd.DataFrame, split: Split) -> list[str]:
+def _groups(manifest: pd.DataFrame, split: Split, doubts: list[str]) -> list[str]:
     listed = manifest["listed_group"].notna().all()
     if split.strategy == "grouped" and not listed:
         raise UserError(
@@ -88,19 +120,74 @@ def _groups(manifest: pd.DataFrame, split: Split) -> list[str]:
         )
     if listed and split.strategy != "blocked":
         return [str(group) for group in manifest["listed_group"]]
-    blocks = [_block(PurePosixPath(path), split.block_size) for path in manifest["path"]]
-    if split.strategy == "blocked" and None in blocks:
-        path = manifest["path"].iloc[blocks.index(None)]
+    paths = [PurePosixPath(path) for path in manifest["path"]]
+    numbered = [_number(path) for path in paths]
+    if split.strategy == "blocked" and None in numbered:
+        path = manifest["path"].iloc[numbered.index(None)]
         raise UserError(
             f"{path}: split.strategy = blocked needs a number in each file name; number the files, or choose another"
         )
-    return [block or path for block, path in zip(blocks, manifest["path"], strict=True)]
+    names: list[str] = [str(path) for path in paths]
+    for folder in dict.fromkeys(path.parent.name for path in paths):
+        rows = [
+            (row, *number)
+            for row, (path, number) in enumerate(zip(paths, numbered, strict=True))
+            if path.parent.name == folder and number is not None
+        ]
+        names = _name_blocks(names, folder, rows, split, doubts)
+    return names
 
 
-def _block(path: PurePosixPath, size: int) -> str | None:
-    """`COVID#3` for numbers 61 to 80 of class folder COVID with blocks of 20. The last number of the name counts."""
-    numbers = re.findall(r"\d+", path.stem)
-    return f"{path.parent.name}#{(int(numbers[-1]) - 1) // size}" if numbers else None
+def _number(path: PurePosixPath) -> tuple[str, int] | None:
+    """The text before the last number of a file's name, and that number."""
+    found = re.fullmatch(r"(.*?)(\d+)\D*", path.stem, re.DOTALL)
+    return (found[1], int(found[2])) if found else None
+
+
+def _name_blocks(
+    names: list[str], folder: str, rows: Sequence[tuple[int, str, int]], split: Split, doubts: list[str]
+) -> list[str]:
+    """`names` with the block of each of `rows` (position, text before the number, number), the files of one class.
+
+    With blocks of 20, numbers 61 to 80 are block 3; where a number 0 exists, 60 to 79 are. A block is `COVID#3`, or
+    `COVID/scan_#3` where the text differs between names. Where a number comes after several texts, as if each patient
+    had a series of numbers, each series is one block.
+
+    Raises:
+        UserError: there are such series, strategy is blocked, and a series is longer than a block.
+    """
+    series: dict[str, list[int]] = {}
+    for _, text, number in rows:
+        series.setdefault(text, []).append(number)
+    numbers = Counter(number for _, _, number in rows)
+    repeated = [number for number, count in numbers.items() if count > 1]
+    if repeated:
+        doubts.append(_doubt(folder, series, min(repeated), numbers[min(repeated)]) + f"; {_ASK_FOR_GROUPS}")
+    apart = bool(repeated) and len(series) > 1  # as if each patient had a series of numbers
+
+    names = list(names)
+    for row, text, number in rows:
+        start = min(1, *series[text])
+        block, last = ((each - start) // split.block_size for each in (number, max(series[text])))
+        if apart and split.strategy == "blocked" and block != last:
+            raise UserError(
+                f"{_doubt(folder, series, min(repeated), numbers[min(repeated)])}, and blocks of {split.block_size} "
+                f"would cut the series `{text}`, most likely a patient; {_ASK_FOR_GROUPS}, or raise split.block_size "
+                "until no series is cut"
+            )
+        names[row] = f"{folder}/{text}#{0 if apart else block}" if len(series) > 1 else f"{folder}#{block}"
+    return names
+
+
+_ASK_FOR_GROUPS = "say in groups.csv (path,group) which images belong together, and choose split.strategy = grouped"
+
+
+def _doubt(folder: str, series: dict[str, list[int]], number: int, count: int) -> str:
+    shown = [f"`{text}`" for text, held in sorted(series.items()) if number in held][:2]
+    return (
+        f"{folder}: file number {number} comes {count} times (after {' and '.join(shown)}), so numbers don't run "
+        "through the class, and who belongs together is guessed from names"
+    )
 
 
 def _join_copies(manifest: pd.DataFrame, groups: list[str]) -> list[str]:

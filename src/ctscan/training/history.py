@@ -1,18 +1,25 @@
-"""Write what each epoch of a phase of training gave, as metrics and curves that DVC shows."""
+"""Keep the epochs of a phase of training: curves as dvclive records them, and the best epoch."""
 
 from pathlib import Path
 from statistics import median
 
-from ctscan.core.files import publish, write_json
+from ctscan.core.files import publish, write_json, write_record
 from ctscan.training.loop import Record, best_epoch
 
+import pandas as pd
 from dvclive import Live
+
+# The metric that `dvc exp show` has of each phase, ROC AUC on validation at the best epoch. Its name is short and in no
+# other file, so that the table of experiments fits a terminal.
+HEADLINE = {"initial": "val_init", "finetune": "val_ft"}
 
 
 def publish_history(phase: str, history: list[Record]) -> None:
-    """Write `metrics/<phase>.json` (the best epoch) and `plots/<phase>/{train,val,best}/<metric>.tsv` (all epochs).
+    """Write what git keeps of the epochs of `phase`, `initial` or `finetune`.
 
-    The seconds per epoch go to `metrics/timing/<phase>`, which is not an output of the stage: they differ in each run.
+    `plots/<phase>/{train,val,best}/<metric>.json` hold the curves, `metrics/<phase>.json` the best epoch, and
+    `metrics/val_<phase>.json` the one metric to choose by. Seconds an epoch go to `metrics/timing/<phase>`, which is no
+    output of the stage, because they are never the same twice.
     """
     best = best_epoch(history)
     with publish(Path("plots") / phase) as folder:
@@ -29,10 +36,15 @@ def publish_history(phase: str, history: list[Record]) -> None:
         for subset in ("train", "val"):
             with publish(Path("metrics/timing") / phase / f"{subset}.tsv") as path:
                 (curves / subset / "time.tsv").rename(path)
+        for table in curves.rglob("*.tsv"):  # rows in JSON, for the reason that `files.write_record` gives
+            write_json(table.with_suffix(".json"), pd.read_csv(table, sep="\t").to_dict("records"))
+            table.unlink()
         curves.rename(folder)
+    summary = {name: history[best][name] for name in ("val_accuracy", "val_auc", "val_loss", "loss")}
     with publish(Path("metrics") / f"{phase}.json") as path:
-        summary = {name: history[best][name] for name in ("val_accuracy", "val_auc", "val_loss", "loss")}
-        write_json(path, {"best_epoch": best + 1, "epochs": len(history), **summary})
+        write_record(path, {"best_epoch": best + 1, "epochs": len(history), **summary})
+    with publish(Path("metrics") / f"val_{phase}.json") as path:
+        write_json(path, {HEADLINE[phase]: summary["val_auc"]})
     seconds = median(record["time"] + record["val_time"] for record in history)
     print(
         f"{phase}: best epoch {best + 1} of {len(history)}: validation loss {summary['val_loss']:.4f}, "

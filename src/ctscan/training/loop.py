@@ -137,6 +137,7 @@ def train(
                 validation_data=validation.ordered(batch_size),
                 initial_epoch=start,
                 epochs=settings.epochs,
+                shuffle=False,  # the dataset comes in the order of each epoch
                 steps_per_epoch=steps,
                 verbose=0,
                 callbacks=[_Epochs(history, state, settings, steps, seed)],
