@@ -8,11 +8,10 @@ from ctscan.core.files import publish, write_json, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import make_deterministic
 from ctscan.core.stage import run_stage
-from ctscan.evaluation import calibration, figures, gradcam, intervals, novelty
+from ctscan.evaluation import calibration, evidence, evidence_figures, figures, gradcam, intervals, novelty
 from ctscan.evaluation.assess import (
     ScoredSubset,
     assess,
-    compare,
     confusion_rows,
     controls_table,
     headline_metrics,
@@ -20,11 +19,15 @@ from ctscan.evaluation.assess import (
     roc_points,
 )
 from ctscan.evaluation.baselines import run_baselines
+from ctscan.evaluation.predictions import NOVELTY, PREDICTIONS, predictions_table, write_predictions
 from ctscan.evaluation.scoring import Subset, Subsets, load_subsets, score_models
-from ctscan.evaluation.tables import results_table
+from ctscan.evaluation.tables import run_tables
 from ctscan.model.augmentation import augmentation
 from ctscan.model.forward import forward
 from ctscan.model.saving import load_model
+
+import numpy as np
+import pandas as pd
 
 MODELS, METRICS, PLOTS = Path("models"), Path("metrics"), Path("plots")
 
@@ -33,8 +36,9 @@ def evaluate(params: Params) -> None:
     """Judge both models on the test images, and compare them with baselines and controls.
 
     Reads split/, features.npy, models/initial.keras and models/finetuned.keras. Writes models/novelty.npz,
-    metrics/test.json, metrics/details.json, and in plots/: roc.json, pr.json, confusion_initial.json,
-    confusion_finetuned.json, reliability.png, scores.png, controls.png and the folder images.
+    predictions.csv, metrics/test.json, metrics/details.json, and in plots/: roc.json, pr.json,
+    confusion_initial.json, confusion_finetuned.json, reliability.png, scores.png, controls.png, net_benefit.png,
+    risk_coverage.png and the folder images.
     """
     make_deterministic()
     threshold, seed = params.evaluate.threshold, params.seed
@@ -47,22 +51,28 @@ def evaluate(params: Params) -> None:
     resamples = intervals.resample(test.labels, test.groups, params.evaluate.bootstrap, seed, "test")
     reports = {model: assess(model, val, test, resamples, params.evaluate, params.classes) for model in test.scores}
 
-    train = subsets.train
-    baselines = run_baselines(train.inputs, train.labels, subsets.test.inputs, train.groups, seed)
-    controls = controls_table(test, baselines, threshold, resamples)
+    train, judged = subsets.train, subsets.val_and_test
+    baselines = run_baselines(train.inputs, train.labels, judged.inputs, train.groups, seed)
+    on_test = {name: values[len(val.labels) :] for name, values in baselines.items()}
 
     detector = novelty.make_detector(network, train.greys, subsets.val.greys, val.features, seed)
+    scores = {model: np.concatenate([val.scores[model], test.scores[model]]) for model in reports}
+    novelty_scores = detector.score(judged.greys, np.concatenate([val.features, test.features]))
+    predictions = predictions_table(judged.manifest, {**scores, **baselines, NOVELTY: novelty_scores})
+
     cam = gradcam.GradCam(finetuned)
     maps = gradcam.gallery(cam, subsets.test.manifest, subsets.test.images, test.scores["finetuned"], threshold)
 
     findings = {
-        "comparison": compare(test, threshold, resamples),
-        "controls": controls,
+        "comparison": evidence.compare_models(predictions, threshold, resamples, seed),
+        "controls": controls_table(test, on_test, threshold, resamples),
         "novelty": novelty.measure_detector(detector, network, subsets.test.greys, test.features, seed),
         "saliency": gradcam.sanity_check(cam, subsets.test.images, threshold, seed),
     }
-    _publish(params, subsets, test, resamples, reports, findings, detector, maps)
-    print(results_table(reports))
+    for model, more in evidence.assess_models(predictions, threshold, resamples, seed).items():
+        reports[model] |= more
+    _publish(params, subsets, test, resamples, reports, findings, predictions, detector, maps)
+    print(run_tables(reports))
 
 
 def _publish(
@@ -72,6 +82,7 @@ def _publish(
     resamples: intervals.Resamples,
     reports: dict[str, dict[str, Any]],
     findings: dict[str, Any],
+    predictions: pd.DataFrame,
     detector: novelty.NoveltyDetector,
     maps: gradcam.Gallery,
 ) -> None:
@@ -82,6 +93,7 @@ def _publish(
             return stack.enter_context(publish(path))
 
         detector.save(output(MODELS / "novelty.npz"))
+        write_predictions(output(PREDICTIONS), predictions)
         write_json(output(METRICS / "test.json"), headline_metrics(reports))
         write_record(output(METRICS / "details.json"), {**reports, **findings})
         for name, points in (("roc", roc_points), ("pr", pr_points)):
@@ -96,6 +108,14 @@ def _publish(
         figures.draw_reliability(output(PLOTS / "reliability.png"), reliability)
         figures.draw_histograms(output(PLOTS / "scores.png"), test.scores, test.labels, params.classes)
         figures.draw_controls(output(PLOTS / "controls.png"), findings["controls"])
+        evidence_figures.draw_decision_curves(
+            output(PLOTS / "net_benefit.png"),
+            evidence.decision_panels(predictions, resamples, params.classes.positive),
+        )
+        evidence_figures.draw_risk_coverage(
+            output(PLOTS / "risk_coverage.png"),
+            evidence.risk_curves(predictions, params.evaluate.threshold, resamples),
+        )
         _draw_images(output(PLOTS / "images"), subsets.train, maps, params)
 
 

@@ -15,6 +15,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Use the model": {
         "predict": ("ctscan.inference.predict", "predict CT slices; with class folders, judge the model on them"),
         "explain": ("ctscan.inference.explain", "draw what in a slice speaks for the predicted class (Grad-CAM)"),
+        "external": ("ctscan.inference.external", "judge the model once on a labelled folder of another source"),
         "export": ("ctscan.inference.export", "write the model for ONNX Runtime, TensorFlow or TFLite, and check it"),
     },
     "Data and weights": {
@@ -30,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Experiments": {
         "sweep": ("ctscan.experiments.sweep", "try combinations of values and rank them on validation"),
         "repeats": ("ctscan.experiments.repeats", "repeat split, training and test with other seeds"),
+        "folds": ("ctscan.experiments.folds", "pool the folds of a cross-validation into one table and set of plots"),
         "record-study": ("ctscan.experiments.studies", "keep the run in the work tree under studies/"),
     },
     "Check and maintain": {

@@ -48,6 +48,7 @@ def test_exponents_that_yaml_reads_as_text_are_numbers(values: dict[str, Any]) -
         ("head.unit", 1, "unknown key 'head.unit'"),
         ("head.dropout", 1, "head.dropout = 1; it needs a number >= 0 and < 1"),
         ("split.strategy", "patient", "split.strategy = 'patient'; it needs one of random, blocked, grouped"),
+        ("split.fold", 1, "split.fold = 1; it needs an integer from 0 to 0"),
         ("augment.enabled", "yes", "augment.enabled = 'yes'; it needs true or false"),
         ("classes.negative", "COVID", "classes.positive and classes.negative are both 'COVID'"),
     ],

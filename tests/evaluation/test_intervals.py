@@ -9,7 +9,6 @@ from ctscan.evaluation.intervals import (
     Resamples,
     auc_difference,
     headline_intervals,
-    mcnemar,
     pr_band,
     resample,
     roc_band,
@@ -150,17 +149,6 @@ def test_bands_are_quantiles_of_explicit_curves() -> None:
         assert ends == pytest.approx(np.quantile(explicit, [0.025, 0.975]), abs=1e-6)
 
 
-def test_mcnemar_of_a_hand_case() -> None:
-    # One image only the first model gets right, five only the second: p = 2 * (C(6, 0) + C(6, 1)) / 2**6.
-    labels = [1] * 5 + [0] * 5
-    first = [0.1] * 5 + [0.1] * 5
-    second = [0.9] * 5 + [0.9] + [0.1] * 4
-    assert mcnemar(labels, first, second, 0.5, "test") == pytest.approx(
-        {"first_only": 1, "second_only": 5, "p_value": 14 / 64}
-    )
-    assert mcnemar(labels, first, first, 0.5, "test") == {"first_only": 0, "second_only": 0, "p_value": 1.0}
-
-
 def test_difference_of_auc_is_paired() -> None:
     rng = np.random.default_rng(2)
     labels = np.repeat([0, 1], 40)
@@ -199,7 +187,5 @@ def test_bad_input_is_named() -> None:
         resample([0, 1], ["a"], 100, 0, "test")
     with pytest.raises(UserError, match="test: none of its 2 images is of the positive class"):
         resample([0, 0], None, 100, 0, "test")
-    with pytest.raises(UserError, match="test, second model: 1 of 2 scores are NaN"):
-        mcnemar([0, 1], [0.1, 0.2], [0.1, np.nan], 0.5, "test")
     with pytest.raises(UserError, match="test, first model: 1 of 2 scores are NaN"):
         auc_difference([0, 1], [0.1, np.nan], [0.1, 0.2], Resamples(np.ones((1, 2)), "image", 2), "test")

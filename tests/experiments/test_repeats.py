@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.core.params import Params, Split, Training, read_params
+from ctscan.core.params import Params, Training, read_params
 from ctscan.core.seeds import make_deterministic
 from ctscan.experiments import repeats
 from ctscan.experiments.repeats import Material, repeat
@@ -32,8 +32,8 @@ Results = dict[str, list[dict[str, Any]]]
 
 
 def _params(strategy: str) -> Params:
-    split = Split(strategy=strategy, test_fraction=0.3, val_fraction=0.15, block_size=SLICES)  # type: ignore[arg-type]
     params = read_params()
+    split = params.split.model_copy(update={"strategy": strategy, "block_size": SLICES})
     head = params.head.model_copy(update={"units": 16})
     training = Training(epochs=12, patience=12)
     return params.model_copy(update={"split": split, "head": head, "initial": training, "lr": 0.02})

@@ -35,7 +35,7 @@ def md5(path: Path) -> str:
 
 def write_lock() -> None:
     """What DVC would record of the last run of evaluate."""
-    files = ("models/finetuned.keras", "metrics/details.json", "models/novelty.npz")
+    files = ("models/finetuned.keras", "metrics/details.json", "models/novelty.npz", "predictions.csv")
     entries = [{"path": name, "md5": md5(Path(name))} for name in files]
     classes = {"classes": {"positive": "COVID", "negative": "non-COVID"}}
     stage = {"deps": entries[:1], "outs": entries[1:], "params": {"params.yaml": classes}}
@@ -330,3 +330,105 @@ def test_other_mistakes_are_a_line(copy: Path, capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr()
     assert "none of its 8 images is of the positive class" in printed.err
     assert printed.out.count(".png") == 8
+
+
+def list_groups() -> dict[str, str]:
+    """Write groups.csv for the test images: path and group."""
+    rows = [line.split(",") for line in Path("split/manifest.csv").read_text().splitlines()[1:]]
+    listed = {row[0]: row[3] for row in rows if row[2] == "test"}
+    (TEST / "groups.csv").write_text("path,group\n" + "".join(f"{path},{group}\n" for path, group in listed.items()))
+    return listed
+
+
+def test_probabilities_are_shifted_to_the_prevalence_that_is_given(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, rare = by_stem(predict(TEST)), by_stem(predict(TEST, "--prevalence", "0.05"))
+    assert rare.keys() == plain.keys()
+    for name, row in rare.items():
+        odds = plain[name]["probability"] / (1 - plain[name]["probability"]) / 19  # from 1 : 1 to 1 : 19
+        assert row["probability"] == pytest.approx(odds / (1 + odds))
+        assert (row["label"], row["score"]) == (plain[name]["label"], plain[name]["score"])
+    main(["predict", str(TEST), "--prevalence", "0.05"])
+    assert "shifted from a share of COVID of 0.50 to 0.05; COVID from 0.0" in capsys.readouterr().out
+    assert main(["predict", str(TEST), "--prevalence", "5"]) == 1
+    assert "--prevalence 5: it needs a number > 0 and < 1" in capsys.readouterr().err
+
+
+def test_the_prevalence_is_estimated_over_patients_where_all_are_known(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    estimate = predict(TEST, "--estimate-prevalence")["estimated_prevalence"]
+    assert (estimate["resampled"], estimate["units"]) == ("image", 2 * IMAGES // 3)
+    assert 0 <= estimate["low"] <= estimate["prevalence"] <= estimate["high"] <= 1
+    assert f"Estimated share of COVID among 16 slices: {estimate['prevalence']:.3f}" in capsys.readouterr().out
+    groups = list_groups()
+    known = predict(TEST, "--estimate-prevalence")["estimated_prevalence"]
+    assert (known["resampled"], known["units"]) == ("group", len(set(groups.values())))
+    assert known["prevalence"] == estimate["prevalence"]
+
+
+def test_a_patient_is_a_row_by_the_rule_that_the_run_chose(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = list_groups()
+    rule = read_record(Path("metrics/details.json"))["finetuned"]["patients"]["rule"]
+    result = predict(TEST, "--patients")
+    scores: dict[str, list[float]] = {}
+    for row in result["predictions"]:
+        scores.setdefault(groups["/".join(Path(row["path"]).parts[-2:])], []).append(row["score"])
+    assert {row["patient"] for row in result["patients"]} == scores.keys()
+    for row in result["patients"]:
+        assert row["slices"] == len(scores[row["patient"]])
+        assert row["mean"] == pytest.approx(np.mean(scores[row["patient"]]))
+        assert row["label"] == ("COVID" if row[rule] >= result["threshold"] else "non-COVID")
+    assert f"class by the rule '{rule}', chosen on validation" in capsys.readouterr().out
+
+
+def test_patients_of_dicom_files_are_known_by_their_tags(copy: Path) -> None:
+    folder = Path("scans")
+    folder.mkdir()
+    for number, tags in enumerate(
+        ({"PatientID": "A"}, {"PatientID": "A"}, {"PatientID": "", "SeriesInstanceUID": "1.2.3"}, {})
+    ):
+        write_dicom(folder / f"{number}.dcm", texture(number).astype(np.int16) * 8, **tags)
+    rows = predict(folder, "--patients")["patients"]
+    assert [(row["patient"], row["slices"]) for row in rows] == [("1.2.3", 1), ("A", 2)]
+
+
+def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    details = read_record(Path("metrics/details.json"))["finetuned"]
+    groups = list_groups()
+    shutil.copytree(TEST, "hospital")
+    (Path("hospital/COVID") / "cut.png").write_bytes(b"")
+    with Path("hospital/groups.csv").open("a") as file:
+        file.write("COVID/cut.png,COVID0\n")
+    assert main(["external", "hospital", "--name", "other"]) == 1
+    report = json.loads(Path("metrics/external/other.json").read_text())
+    for place in ("external", "internal"):  # the same images, so the same figures
+        found = report[place]
+        assert found["metrics"]["roc_auc"]["value"] == pytest.approx(details["test"]["roc_auc"])
+        assert found["metrics"]["accuracy"]["value"] == pytest.approx(details["test"]["accuracy"])
+        assert found["metrics"]["sensitivity"]["value"] == pytest.approx(details["test"]["recall"])
+        assert found["calibration"]["before"]["brier"] == pytest.approx(details["calibration"]["after"]["brier"])
+        assert found["novelty"]["marked"]["slices"] + found["novelty"]["unmarked"]["slices"] == len(groups)
+        assert found["patients"]["test"] == pytest.approx(details["patients"]["test"])
+    assert report["data"]["files"] == len(groups) + 1
+    (left_out,) = report["data"]["left_out"]
+    assert left_out.startswith("hospital/COVID/cut.png: empty (0 bytes)")
+    assert report["run"]["model_md5"] == md5(Path("models/finetuned.keras"))
+    text = Path("metrics/external/other.md").read_text()
+    assert text in capsys.readouterr().out
+    assert f"| ROC AUC | {details['test']['roc_auc']:.3f} (" in text
+    pictures = {path.name for path in Path("plots/external_other").iterdir()}
+    assert pictures == {"roc.png", "reliability.png", "scores.png", "net_benefit.png"}
+
+
+def test_a_set_that_can_not_be_judged_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["split/images", "--name", "x"], "no folders COVID and non-COVID with images"),
+        ([str(TEST), "--name", "../x"], "--name ../x: it needs letters"),
+    ):
+        assert main(["external", *arguments]) == 1
+        assert message in capsys.readouterr().err
+    Path("predictions.csv").write_text("path,label,subset,group\n")
+    assert main(["external", str(TEST), "--name", "x"]) == 1
+    assert "predictions.csv is not what evaluate wrote" in capsys.readouterr().err

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ctscan.core.files import read_record
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 from repository import REPO
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +98,44 @@ def test_outs_are_there_and_a_second_repro_does_nothing(clone: Path) -> None:
         "train/COVID",
         "train/non-COVID",
     ]
+
+
+def test_the_metrics_can_be_computed_again_from_the_predictions(clone: Path) -> None:
+    predictions = pd.read_csv(clone / "predictions.csv", float_precision="round_trip")
+    manifest = pd.read_csv(clone / "split" / "manifest.csv")
+    judged = manifest[manifest["subset"] != "train"]
+    assert sorted(predictions["path"]) == sorted(judged["path"])
+    merged = judged.merge(predictions, on=["path", "label", "subset", "group"])
+    assert len(merged) == len(judged)
+    test = predictions[predictions["subset"] == "test"]
+    details = read_record(clone / "metrics" / "details.json")
+    for model in ("initial", "finetuned"):
+        called = test[model] >= 0.5
+        assert details[model]["test"] == pytest.approx(
+            {
+                "accuracy": accuracy_score(test["label"], called),
+                "precision": precision_score(test["label"], called, zero_division=0),
+                "recall": recall_score(test["label"], called),
+                "f1": f1_score(test["label"], called),
+                "roc_auc": roc_auc_score(test["label"], test[model]),
+            }
+        )
+    for row in details["controls"]:
+        assert row["roc_auc"] == pytest.approx(roc_auc_score(test["label"], test[row["name"]]))
+    assert (test["novelty"] <= 1).mean() == pytest.approx(details["novelty"]["test_passes"])
+
+
+def test_evidence_on_both_models_stands_in_the_details(clone: Path) -> None:
+    details = read_record(clone / "metrics" / "details.json")
+    for model in ("initial", "finetuned"):
+        report = details[model]
+        assert {row["prevalence"] for row in report["predictive_values"]["study"]} == {0.01, 0.05, 0.2, 0.5}
+        assert report["predictive_values"].keys() == {"study", *report["operating_points"]}
+        assert all(row["gain_low"] <= row["gain"] <= row["gain_high"] for row in report["net_benefit"])
+        assert 0 <= report["win_probability"]["controls"] <= 1
+        assert [row["coverage"] for row in report["selective"]["confidence"]] == [0.8, 0.9]
+    assert "novelty" in details["finetuned"]["selective"]
+    assert details["comparison"].keys() == {"permutation", "auc_difference"}
 
 
 def test_metrics_and_plots_show_both_models(clone: Path) -> None:

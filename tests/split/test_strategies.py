@@ -18,8 +18,10 @@ seeds = st.integers(0, 2**31 - 1)
 fractions = st.sampled_from([0.1, 0.15, 0.3, 0.5])
 
 
-def make_split(strategy: Strategy, test: float = 0.3, val: float = 0.15, block: int = 20) -> Split:
-    return Split(strategy=strategy, test_fraction=test, val_fraction=val, block_size=block)
+def make_split(
+    strategy: Strategy, test: float = 0.3, val: float = 0.15, block: int = 20, folds: int = 1, fold: int = 0
+) -> Split:
+    return Split(strategy=strategy, test_fraction=test, val_fraction=val, block_size=block, folds=folds, fold=fold)
 
 
 def make_manifest(
@@ -71,6 +73,21 @@ def attempt(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame | s
         return assign_subsets(manifest, split, seed)
     except UserError as error:
         return str(error)
+
+
+@pytest.mark.parametrize("strategy", ["random", "blocked", "grouped"])
+def test_each_image_is_tested_in_exactly_one_fold_and_validation_comes_from_the_rest(strategy: Strategy) -> None:
+    numbers = range(1, 121)
+    manifest = make_manifest(numbers, numbers, [f"patient {number // 6}" for number in range(240)])
+    split = make_split(strategy, block=6, folds=4)
+    parts = [assign_subsets(manifest, split.model_copy(update={"fold": fold}), 7) for fold in range(4)]
+    assert (np.sum([part["subset"] == "test" for part in parts], axis=0) == 1).all()
+    for part in parts:
+        test, rest = part[part["subset"] == "test"], part[part["subset"] != "test"]
+        assert test["label"].value_counts().tolist() == [30, 30]
+        assert (rest["subset"] == "val").mean() == pytest.approx(0.15, abs=0.03)
+        if strategy != "random":
+            assert (part.groupby("group")["subset"].agg(lambda names: len(set(names))) == 1).all()
 
 
 def test_the_real_numbers_give_the_study_its_745_test_images() -> None:

@@ -47,6 +47,8 @@ class Split(Section):
     test_fraction: Annotated[Number, Field(gt=0, lt=1)]
     val_fraction: Annotated[Number, Field(gt=0, lt=1)]
     block_size: Annotated[StrictInt, Field(ge=1)]
+    folds: Annotated[StrictInt, Field(ge=1)]
+    fold: Annotated[StrictInt, Field(ge=0)]
 
 
 class Checks(Section):
@@ -134,6 +136,11 @@ def validate(values: Any) -> Params:
         raise UserError("\n".join(_describe(fault) for fault in error.errors())) from None
     if params.classes.positive == params.classes.negative:
         raise UserError(f"{PARAMS_FILE}: classes.positive and classes.negative are both '{params.classes.positive}'")
+    if params.split.fold >= params.split.folds:
+        raise UserError(
+            f"{PARAMS_FILE}: split.fold = {params.split.fold}; it needs an integer from 0 to "
+            f"{params.split.folds - 1} (split.folds = {params.split.folds})"
+        )
     if set(params.weights) & set("/\\"):
         raise UserError(
             f"{PARAMS_FILE}: weights = '{params.weights}'; it needs random, imagenet or the name of a file in "

@@ -47,6 +47,7 @@ def assess(
         },
         "calibration": {
             "temperature": temperature,
+            "prior": float(val.labels.mean()),
             "before": calibration.calibration(labels, scores, settings.bins, name),
             "after": calibration.calibration(labels, calibrated, settings.bins, name),
         },
@@ -63,15 +64,6 @@ def headline_metrics(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, floa
         f"{name}_{short[model]}": reports[model]["test"][metric]
         for model in short
         for name, metric in (("acc", "accuracy"), ("auc", "roc_auc"))
-    }
-
-
-def compare(test: ScoredSubset, threshold: float, resamples: intervals.Resamples) -> dict[str, dict[str, Any]]:
-    """The two models on the same test images: exact McNemar test, and the difference of ROC AUC with its interval."""
-    both = (test.labels, test.scores["initial"], test.scores["finetuned"])
-    return {
-        "mcnemar": intervals.mcnemar(*both, threshold, "test"),
-        "auc_difference": intervals.auc_difference(*both, resamples, "test"),
     }
 
 

@@ -17,7 +17,8 @@ MODELS = {"initial": ("#0072B2", "o", "--"), "finetuned": ("#D55E00", "s", "-")}
 
 
 @contextmanager
-def _figure(path: Path, rows: int, columns: int, width: float, height: float) -> Iterator[np.ndarray]:
+def new_figure(path: Path, rows: int, columns: int, width: float, height: float) -> Iterator[np.ndarray]:
+    """The axes (rows, columns) of a picture `width` by `height` inches, which is written to `path` after the block."""
     matplotlib.use("Agg")
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
     yield axes
@@ -46,7 +47,7 @@ def draw_augmented(path: Path, images: np.ndarray, move: Callable[[np.ndarray], 
 
 def _draw_grid(path: Path, images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> None:
     rows = -(-len(images) // columns)
-    with _figure(path, rows, columns, 1.7 * columns, 1.9 * rows) as axes:
+    with new_figure(path, rows, columns, 1.7 * columns, 1.9 * rows) as axes:
         for axis in axes.flat:
             axis.axis("off")
         for axis, image, title in zip(axes.flat, images, titles, strict=False):
@@ -60,7 +61,7 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
     Where the map is higher, its colour is more opaque. The line is at half of the highest value.
     """
     rows = -(-len(images) // columns)
-    with _figure(path, rows, 2 * columns, 4.4 * columns, 2.75 * rows) as axes:
+    with new_figure(path, rows, 2 * columns, 4.4 * columns, 2.75 * rows) as axes:
         for axis in axes.flat:
             axis.axis("off")
         pairs = axes.reshape(-1, 2)
@@ -76,7 +77,7 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
 
 def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
     """Draw reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`."""
-    with _figure(path, 1, 2, 8.4, 4.2) as axes:
+    with new_figure(path, 1, 2, 8.4, 4.2) as axes:
         for axis, moment in zip(axes.flat, ("before", "after"), strict=True):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect")
             for model, (colour, mark, line) in MODELS.items():
@@ -98,7 +99,7 @@ def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapp
 def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.ndarray, classes: Classes) -> None:
     """Draw the test scores by true class, one panel per model."""
     bins = np.linspace(0, 1, 21)
-    with _figure(path, 1, len(scores), 4.2 * len(scores), 3.2) as axes:
+    with new_figure(path, 1, len(scores), 4.2 * len(scores), 3.2) as axes:
         for axis, (model, values) in zip(axes.flat, scores.items(), strict=True):
             axis.hist(values[labels == 0], bins, color="0.75", label=classes.negative)
             axis.hist(
@@ -111,7 +112,7 @@ def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.nda
 
 def draw_controls(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
     """Draw the ROC AUC with its interval of the models (dark) and of baselines and controls (light), beside chance."""
-    with _figure(path, 1, 1, 6.4, 0.42 * len(table) + 1.0) as axes:
+    with new_figure(path, 1, 1, 6.4, 0.42 * len(table) + 1.0) as axes:
         axis = axes[0, 0]
         for place, row in enumerate(reversed(table)):
             axis.barh(place, row["roc_auc"], color="0.35" if row["kind"] == "model" else "0.8", height=0.65)
@@ -133,7 +134,7 @@ def draw_repeats(path: Path, result: Mapping[str, Any]) -> None:
         for name, figures in result["summary"][kind].items()
         for metric, spread in figures.items()
     ]
-    with _figure(path, 1, 1, 6.4, 0.36 * len(rows) + 1.0) as axes:
+    with new_figure(path, 1, 1, 6.4, 0.36 * len(rows) + 1.0) as axes:
         axis = axes[0, 0]
         for place, (_, mean, values) in enumerate(reversed(rows)):
             apart = np.linspace(0.25, -0.25, len(values))

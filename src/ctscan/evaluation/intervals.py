@@ -12,7 +12,6 @@ from ctscan.evaluation.metrics import HEADLINE, Labels, Scores, checked, checked
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 LEVEL = 0.95
 GRID = np.linspace(0, 1, 101)
@@ -73,7 +72,7 @@ def headline_intervals(
     """
     truth, values = checked(labels, scores, name)
     table = _headline(truth, values, threshold, resamples.counts)
-    return {**resamples.describe(), **{metric: _interval(table[metric]) for metric in HEADLINE}}
+    return {**resamples.describe(), **{metric: percentile_interval(table[metric]) for metric in HEADLINE}}
 
 
 def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
@@ -105,26 +104,6 @@ def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, 
     return {**resamples.describe(), "points": _band("recall", "precision", observed, drawn)}
 
 
-def mcnemar(
-    labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, threshold: float, name: str
-) -> dict[str, float]:
-    """Exact McNemar test of two models' calls on the same images (McNemar 1947; two-sided binomial).
-
-    Returns `first_only` and `second_only`, the images that one model alone calls rightly, and `p_value` in [0, 1]. The
-    test takes images as independent: where several are of one patient, p is too small. Raises `UserError` as `checked`
-    does.
-    """
-    truth, first_scores = checked(labels, first, f"{name}, first model")
-    _, second_scores = checked(labels, second, f"{name}, second model")
-    first_right = (first_scores >= threshold) == truth
-    second_right = (second_scores >= threshold) == truth
-    first_only = int((first_right & ~second_right).sum())
-    second_only = int((second_right & ~first_right).sum())
-    discordant = first_only + second_only
-    p_value = float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
-    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
-
-
 def auc_difference(
     labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, resamples: Resamples, name: str
 ) -> dict[str, Any]:
@@ -139,7 +118,7 @@ def auc_difference(
         return weighted_auc(truth, second_scores, counts) - weighted_auc(truth, first_scores, counts)
 
     observed = float(difference(np.ones((1, len(truth))))[0])
-    return {**resamples.describe(), "difference": observed, **_interval(difference(resamples.counts))}
+    return {**resamples.describe(), "difference": observed, **percentile_interval(difference(resamples.counts))}
 
 
 def weighted_auc(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[np.float64]:
@@ -191,17 +170,19 @@ def _precision_on_grid(labels: Labels, scores: Scores, counts: Counts) -> npt.ND
 
 
 def _band(x: str, y: str, observed: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> list[dict[str, float]]:
-    low, high = _quantiles(drawn)
+    low, high = percentiles(drawn)
     columns = {x: GRID, y: observed, "low": low, "high": high}
     return [dict(zip(columns, row, strict=True)) for row in np.column_stack(list(columns.values())).tolist()]
 
 
-def _interval(values: npt.NDArray[np.float64]) -> dict[str, float]:
-    low, high = _quantiles(values)
+def percentile_interval(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """`low` and `high`, the ends of the 95 % interval of the resampled `values` (b,)."""
+    low, high = percentiles(values)
     return {"low": float(low), "high": float(high)}
 
 
-def _quantiles(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def percentiles(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The ends of the 95 % interval along the first axis of resampled `values` (b, ...), shape (2, ...)."""
     tail = (1 - LEVEL) / 2
     ends: npt.NDArray[np.float64] = np.quantile(values, [tail, 1 - tail], axis=0)
     return ends

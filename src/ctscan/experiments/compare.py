@@ -22,6 +22,8 @@ def headline_table(revisions: Sequence[str]) -> Table:
 
     A revision that was not evaluated says so in place of figures.
 
+    The last column holds the share of resamples in which the model beats every control, where the run has it.
+
     Raises:
         UserError: a revision holds no run.
     """
@@ -29,12 +31,13 @@ def headline_table(revisions: Sequence[str]) -> Table:
     from ctscan.evaluation.metrics import HEADLINE
     from ctscan.evaluation.tables import headline
 
-    table = [["revision", "model", *HEADLINE]]
+    table = [["revision", "model", *HEADLINE, "beats controls"]]
     for revision in revisions:
         details, evaluated = read_details(revision), is_evaluated(revision)
         for model in MODELS:
             cells = headline(details[model]) if evaluated else ["not evaluated", *[""] * (len(HEADLINE) - 1)]
-            table.append([revision, model, *cells])
+            won = details[model].get("win_probability") if evaluated else None
+            table.append([revision, model, *cells, f"{won['controls']:.3f}" if won else ""])
     return table
 
 

@@ -29,6 +29,7 @@ SECTIONS = {
     "ROC": ("ROC",),
     "Precision and recall": ("Precision",),
     "Calibration": ("plots/reliability", "plots/scores"),
+    "Use in decisions": ("plots/net_benefit", "plots/risk_coverage"),
     "Confusion": ("Confusion",),
     CURVES: ("Loss", "Accuracy", "AUC"),
     "Controls": ("plots/controls",),

@@ -75,10 +75,10 @@ def fill(text: str, root: Path) -> str:
 
 def sample_run(root: Path) -> str:
     # Here and below, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import results_table
+    from ctscan.evaluation.tables import run_tables
 
     details = _json(root / "metrics/details.json")
-    return f"```text\n{results_table({model: details[model] for model in MODELS})}\n```"
+    return f"```text\n{run_tables({model: details[model] for model in MODELS})}\n```"
 
 
 def finding(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Print the table of results of the last run."""
+"""Print the results of the last run: what says most of the models, and below it the metrics of the study."""
 
 import argparse
 
@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("not evaluated: the last run ended before the stage evaluate; `dvc repro` evaluates it")
         return 0
     # Here, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import results_table
+    from ctscan.evaluation.tables import run_tables
 
-    print(results_table({model: details[model] for model in MODELS}))
+    print(run_tables({model: details[model] for model in MODELS}))
     return 0

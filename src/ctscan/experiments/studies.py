@@ -18,8 +18,8 @@ from ctscan.experiments.environment import environment
 from ctscan.experiments.programs import attempt, read_program
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
-# Pictures of the dataset stay out of git; repeats and timing are no part of this one run.
-LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "timing")
+# Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
+LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "folds*", "timing")
 BEGIN, END = "<!-- recorded -->", "<!-- end of what is recorded -->"
 
 

@@ -5,7 +5,8 @@
 
 Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
 before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
-are on, are not run again: a sweep that was interrupted goes on.
+are on, are not run again: a sweep that was interrupted goes on. `--until evaluate` is for the folds of a
+cross-validation, which are pooled (`ctscan folds`) and not chosen from.
 """
 
 import argparse
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # help should not wait for it
 STAGES = {  # the last stage of a run: its metric to rank by, and the file with the details of its best epoch
     "train-initial": ("val_init", "metrics/initial.json"),
     "finetune": ("val_ft", "metrics/finetune.json"),
+    "evaluate": ("val_ft", "metrics/finetune.json"),
 }
 INTERRUPTED = "`dvc queue status` says what still runs, `dvc queue kill` ends it"  # said after Ctrl-C
 UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
@@ -53,8 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
         raise UserError(f"no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
-    best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
-    print(f"\nbest on validation: dvc exp run {best}")
+    if arguments.until != "evaluate":
+        best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
+        print(f"\nbest on validation: dvc exp run {best}")
     return 0
 
 

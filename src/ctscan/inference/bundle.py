@@ -31,6 +31,8 @@ class Evaluation(NamedTuple):
     temperature: float
     thresholds: dict[str, float]  # by operating point; on scores before the temperature, as evaluate chose them
     classes: Classes
+    prior: float  # share of positives where the temperature was fitted
+    patient_rule: str | None  # of `evaluation.patients`, as chosen on validation; None where it could not be
 
 
 class ModelBundle(NamedTuple):
@@ -86,8 +88,9 @@ def read_evaluation(*beside: Path) -> Evaluation:
     report = read_record(DETAILS)["finetuned"]
     chosen = {point: float(values["threshold"]) for point, values in report["operating_points"].items()}
     thresholds = {STUDY: float(report["threshold"]), **chosen}
-    temperature = float(report["calibration"]["temperature"])
-    return Evaluation(md5, temperature, thresholds, Classes(**recorded["classes"]))
+    temperature, prior = (float(report["calibration"][key]) for key in ("temperature", "prior"))
+    rule = report["patients"]["rule"] if report["patients"] else None
+    return Evaluation(md5, temperature, thresholds, Classes(**recorded["classes"]), prior, rule)
 
 
 def _lock_of_evaluate() -> dict[str, Any]:

@@ -11,11 +11,11 @@ import csv
 import gc
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.params import Params, read_params
@@ -23,6 +23,9 @@ from ctscan.inference.bundle import LOCK, NOVELTY, Evaluation, load_bundle, read
 from ctscan.inference.inputs import GROUPS_FILE, LINKED, Found, class_folders, expand, find
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:  # TensorFlow takes seconds, which a mistyped path should not wait for
+    from ctscan.inference.predictor import Prediction
 
 COLUMNS = ("path", "probability", "label", "unlike_training", "novelty", "colour", "score")
 
@@ -43,6 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=["table", "csv", "json"], help="default: by the ending of --output, else a table"
     )
+    parser.add_argument(
+        "--prevalence",
+        type=float,
+        metavar="P",
+        help="share of the positive class, between 0 and 1, where the slices come from: probabilities are shifted to "
+        "it, and the class at the operating point stays",
+    )
+    parser.add_argument(
+        "--estimate-prevalence", action="store_true", help="estimate that share from the slices, with its interval"
+    )
+    parser.add_argument(
+        "--patients",
+        action="store_true",
+        help="one more row for each patient of groups.csv or of DICOM (PatientID, else SeriesInstanceUID)",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of the screen")
 
 
@@ -61,10 +79,11 @@ class LabelledSet(NamedTuple):
 def run(arguments: argparse.Namespace) -> int:
     """The exit status: 1 where a file or a PATH was left out. Raises `UserError` where nothing can be predicted."""
     params = read_params()
+    require_share(arguments.prevalence)
     faults: list[str] = []
     found_files = find(arguments.paths, faults)
     files = found_files.files
-    sets = _labelled_sets(arguments.paths, found_files, params)
+    sets = labelled_sets(arguments.paths, found_files, params)
     for line in (*faults, *found_files.passed_over()):
         print(line, file=sys.stderr)
     if not files:
@@ -85,6 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
         "point": arguments.point,
         "threshold": bundle.evaluation.thresholds[arguments.point],
         "temperature": bundle.evaluation.temperature,
+        "prior": bundle.evaluation.prior,
+        "prevalence": bundle.evaluation.prior if arguments.prevalence is None else arguments.prevalence,
         "model_md5": bundle.evaluation.md5,
     }
     judged: dict[Path, list[float]] = {path: [] for labelled in sets for path in labelled.labels}
@@ -96,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         writer = _WRITERS[form](stream, reading)
         progress = tqdm(total=len(files), unit="file", disable=None)
         done: Path | None = None
+        kept: list[Prediction] = []  # of all slices, where something is asked of them together
         for found in predict(bundle, files, arguments.point, params.checks.min_size):
             with tqdm.external_write_mode(file=sys.stderr):
                 if isinstance(found, UserError):
@@ -105,26 +127,107 @@ def run(arguments: argparse.Namespace) -> int:
                     continue
                 progress.update(found.path != done)
                 done = found.path
-                values = (found.probability, found.label, found.unfamiliar, found.novelty, found.colour, found.score)
+                if arguments.patients or arguments.estimate_prevalence:
+                    kept.append(found)
+                probability = _shifted(found.probability, reading)
+                values = (probability, found.label, found.unfamiliar, found.novelty, found.colour, found.score)
                 writer.row(dict(zip(COLUMNS, (found.name, *values), strict=True)))
             if found.path in judged:
                 judged[found.path].append(found.score)
         progress.close()
         tables = [_judge(labelled, judged, reading["threshold"], params, faults) for labelled in sets]
-        writer.end([table for table in tables if table], faults, found_files.passed_over())
-    if tables and (form != "json" or arguments.output):
-        screen = sys.stdout if form == "table" or arguments.output else sys.stderr
-        for table in filter(None, tables):
-            print(table["text"], file=screen)
+        together = _together(arguments, kept, sets, bundle.evaluation, params)
+        writer.end([table for table in tables if table], faults, found_files.passed_over(), together)
+    texts = [table["text"] for table in tables if table] + _texts(together, len(kept), bundle.evaluation)
+    if form != "json" or arguments.output:
+        for text in texts:
+            print(text, file=sys.stdout if form == "table" or arguments.output else sys.stderr)
     return 1 if faults else 0
+
+
+def require_share(prevalence: float | None) -> None:
+    """Raises `UserError` unless `prevalence` is None or lies between 0 and 1."""
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise UserError(f"--prevalence {prevalence:g}: it needs a number > 0 and < 1")
+
+
+def _shifted(probability: float, reading: Mapping[str, Any]) -> float:
+    """The calibrated `probability` where the share of positives is `reading["prevalence"]`."""
+    if reading["prevalence"] == reading["prior"]:
+        return probability
+    from ctscan.evaluation.prevalence import shift_prior
+
+    return float(shift_prior([probability], reading["prior"], reading["prevalence"])[0])
+
+
+def _together(
+    arguments: argparse.Namespace,
+    predictions: Sequence["Prediction"],
+    sets: Sequence[LabelledSet],
+    evaluation: Evaluation,
+    params: Params,
+) -> dict[str, Any]:
+    """What is said of all slices together: `estimated_prevalence` and `patients`, where they are asked for."""
+    if not predictions:
+        return {}
+    from ctscan.core.seeds import generator
+    from ctscan.evaluation.prevalence import estimate_prevalence
+    from ctscan.inference.patients import patient_of, patient_rows
+
+    listed = {path: group for labelled in sets for path, group in (labelled.groups or {}).items()}
+    known = {path: patient_of(path, listed) for path in dict.fromkeys(one.path for one in predictions)}
+    patients = [known[one.path] for one in predictions]
+    together: dict[str, Any] = {}
+    if arguments.estimate_prevalence:
+        named = [patient for patient in patients if patient is not None]
+        whole = len(named) == len(patients) and len(set(named)) > 1  # patients are drawn where all are known
+        together["estimated_prevalence"] = estimate_prevalence(
+            [one.probability for one in predictions],
+            evaluation.prior,
+            named if whole else None,
+            params.evaluate.bootstrap,
+            generator(params.seed, "prevalence"),
+        ) | {"unlike_training": sum(one.unfamiliar for one in predictions)}
+    if arguments.patients:
+        together["patients"] = patient_rows(predictions, patients, evaluation, arguments.point)
+    return together
+
+
+def _texts(together: Mapping[str, Any], slices: int, evaluation: Evaluation) -> list[str]:
+    """`together` as a person reads it."""
+    texts = []
+    if estimate := together.get("estimated_prevalence"):
+        unit = "patients" if estimate["resampled"] == "group" else "slices, too narrow where patients have several"
+        texts.append(
+            f"\nEstimated share of {evaluation.classes.positive} among {slices} slices: {estimate['prevalence']:.3f} "
+            f"({estimate['low']:.3f}-{estimate['high']:.3f}; 95 % interval over {estimate['units']} {unit}). It holds "
+            f"only if slices of each class look as in training: {estimate['unlike_training']} are unlike those."
+        )
+    if "patients" in together:
+        rows = together["patients"]
+        rule = evaluation.patient_rule
+        judged = f"class by the rule '{rule}', chosen on validation" if rule else "the run could not choose a rule"
+        lines = [f"\n{len(rows)} patients of {sum(row['slices'] for row in rows)} of {slices} slices; {judged}"]
+        lines += [
+            f"{row['mean']:.3f} mean  {row['share']:.3f} share  {row['top_3']:.3f} top 3  {row['slices']:>4} slices  "
+            f"{row['label'] or '':<12}  {row['patient']}"
+            for row in rows
+        ]
+        texts.append("\n".join(lines))
+    return texts
 
 
 def _check(evaluation: Evaluation, params: Params, point: str) -> None:
     """Raises `UserError` unless `evaluation` is of the classes of params.yaml, and has the operating point."""
-    if evaluation.classes != params.classes:
-        raise UserError(f"params.yaml: classes are not those that evaluate read ({LOCK}); run `dvc repro`")
+    require_classes(evaluation, params)
     if point not in evaluation.thresholds:
         raise UserError(f"--point {point}: it needs one of {', '.join(evaluation.thresholds)}")
+
+
+def require_classes(evaluation: Evaluation, params: Params) -> None:
+    """Raises `UserError` unless `evaluation` is of the classes of params.yaml."""
+    if evaluation.classes != params.classes:
+        raise UserError(f"params.yaml: classes are not those that evaluate read ({LOCK}); run `dvc repro`")
 
 
 @contextmanager
@@ -138,7 +241,7 @@ def _without_collecting() -> Iterator[None]:
         gc.enable()
 
 
-def _labelled_sets(given: Sequence[str], found: Found, params: Params) -> list[LabelledSet]:
+def labelled_sets(given: Sequence[str], found: Found, params: Params) -> list[LabelledSet]:
     """Of the PATHs that hold both class folders. Says on stderr where one holds a single class, so isn't judged."""
     sets = []
     for folder in map(Path, dict.fromkeys(map(expand, given))):
@@ -245,10 +348,14 @@ class _Table:
 
         self.stream = stream
         positive, temperature = reading["positive"], reading["temperature"]
-        limit = float(apply_temperature([reading["threshold"]], temperature)[0])
+        limit = _shifted(float(apply_temperature([reading["threshold"]], temperature)[0]), reading)
+        prior, prevalence = reading["prior"], reading["prevalence"]
+        shift = (
+            "" if prior == prevalence else f" and shifted from a share of {positive} of {prior:.2f} to {prevalence:g}"
+        )
         print(
-            f"Research only, not for diagnosis. Probability of {positive}, calibrated (temperature {temperature:.3g}); "
-            f"{positive} from {limit:.3f} on (point {reading['point']})",
+            f"Research only, not for diagnosis. Probability of {positive}, calibrated (temperature {temperature:.3g})"
+            f"{shift}; {positive} from {limit:.3f} on (point {reading['point']})",
             file=stream,
         )
 
@@ -260,7 +367,9 @@ class _Table:
         notice = f"  [{'; '.join(notices)}]" if notices else ""
         print(f"{row['probability']:.3f}  {row['label']:<12}  {row['path']}{notice}", file=self.stream)
 
-    def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str]) -> None:
+    def end(
+        self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         self.stream.flush()
 
 
@@ -272,7 +381,9 @@ class _Csv:
     def row(self, row: dict[str, Any]) -> None:
         self.writer.writerow(row)
 
-    def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str]) -> None:
+    def end(
+        self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         pass
 
 
@@ -289,10 +400,14 @@ class _Json:
         self.stream.write(f"{self.separator}    {json.dumps(row, ensure_ascii=self.escaped, allow_nan=False)}")
         self.separator = ",\n"
 
-    def end(self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str]) -> None:
+    def end(
+        self, tables: Sequence[dict[str, Any]], faults: Sequence[str], passed: Sequence[str], more: Mapping[str, Any]
+    ) -> None:
         kept = [{key: value for key, value in table.items() if key != "text"} for table in tables]
         self.stream.write(f'\n  ],\n  "left_out": {json.dumps(list(faults))},\n')
         self.stream.write(f'  "passed_over": {json.dumps(list(passed))},\n')
+        for key, value in more.items():
+            self.stream.write(f'  "{key}": {json.dumps(value, ensure_ascii=self.escaped, allow_nan=False)},\n')
         self.stream.write(f'  "metrics": {json.dumps(kept, ensure_ascii=self.escaped, allow_nan=False)}\n}}\n')
 
 

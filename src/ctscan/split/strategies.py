@@ -10,6 +10,7 @@ from ctscan.core.params import Split
 from ctscan.core.seeds import derive_seed, generator
 from ctscan.split.check import natural_key, print_warnings
 from ctscan.split.duplicates import copy_pairs
+from ctscan.split.folds import test_fold
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,8 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
     Strategies: `random` draws images; `blocked` keeps blocks of `block_size` file numbers of a class together, within
     names of one text before the number; `grouped` keeps the groups of groups.csv together. Each is stratified: a class
     gives test `test_fraction` of its images, and validation `val_fraction` of what remains, to within one percentage
-    point and one group. The same images and seed give the same split, in whatever order they are listed.
+    point and one group. With `folds` above 1, the images are cut into that many parts instead, and part number `fold`
+    is test. The same images and seed give the same split, in whatever order they are listed.
 
     `group` is groups.csv's under `grouped`, and the block under `blocked`. Under `random`, which ignores it, it is
     groups.csv's if there is one, else the block of a numbered file, else the image itself. Copies (see
@@ -51,21 +53,23 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
     result = manifest.iloc[order].reset_index(drop=True)
     result["group"] = _join_copies(result, _groups(result, split, doubts))
     labels = result["label"].to_numpy()
+    codes = pd.factorize(result["group"])[0]
     draw: Callable[[Mask, float, str], Mask]
     if split.strategy == "random":
 
         def draw(rows: Mask, fraction: float, name: str) -> Mask:
             return _draw_images(labels, rows, fraction, derive_seed(seed, "split", name))
     else:
-        codes = pd.factorize(result["group"])[0]
         _require_groups(result)
 
         def draw(rows: Mask, fraction: float, name: str) -> Mask:
             reserve = 2 if name == "test" else 1
             return _draw_groups(labels, codes, rows, fraction, reserve, generator(seed, "split", name))
 
-    everything = np.ones(len(result), bool)
-    test = draw(everything, split.test_fraction, "test")
+    if split.folds > 1:
+        test = test_fold(labels, None if split.strategy == "random" else codes, split.folds, split.fold, seed)
+    else:
+        test = draw(np.ones(len(result), bool), split.test_fraction, "test")
     val = draw(~test, split.val_fraction, "val")
     result["subset"] = np.select([test, val], ["test", "val"], "train")
     for subset in SUBSETS:
@@ -83,7 +87,8 @@ def _missed_fractions(manifest: pd.DataFrame, split: Split) -> list[str]:
     """A line for each part that has another share of a class than params.yaml asks for, by more than TOLERANCE."""
     missed = []
     rest = manifest[manifest["subset"] != "test"]
-    for rows, subset, fraction in ((manifest, "test", split.test_fraction), (rest, "val", split.val_fraction)):
+    tested = split.test_fraction if split.folds == 1 else 1 / split.folds
+    for rows, subset, fraction in ((manifest, "test", tested), (rest, "val", split.val_fraction)):
         shares = []
         for label in (1, 0):
             members = rows[rows["label"] == label]
