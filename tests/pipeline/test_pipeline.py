@@ -54,6 +54,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline") / "a clone"
     names = [
         "src",
+        "weights",
         ".dvc/config",
         ".dvc/.gitignore",
         ".dvc/plots",
@@ -77,7 +78,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "init", "-q")
     run(folder, "git", "config", "user.email", "test@example.org")
     run(folder, "git", "config", "user.name", "test")
-    run(folder, "git", "add", "src", ".dvc", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
+    run(folder, "git", "add", "src", "weights", ".dvc", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore")
     run(folder, "git", "commit", "-qm", "code")
     first = run(folder, "dvc", "repro")
     assert ran(first) == STAGES
