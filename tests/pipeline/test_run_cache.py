@@ -96,10 +96,10 @@ def test_a_stage_that_fails_says_how_the_earlier_results_come_back(clone: Path) 
 
 
 def test_the_table_of_experiments_fits_120_columns(clone: Path) -> None:
-    succeeds(clone, "dvc exp run -S lr=0.05 -S initial.epochs=6 && git checkout -q . && dvc checkout -q dvc.yaml")
+    succeeds(clone, "dvc exp run -S lr=0.01")  # from the run cache, where an earlier test has run it
     shown = succeeds(clone, "COLUMNS=120 dvc exp show --only-changed --no-pager").stdout
     heading = next(line for line in shown.splitlines() if "Experiment" in line)
-    columns = {"Created", "val_init", "val_ft", "acc_init", "auc_init", "acc_ft", "auc_ft", "lr", "initial.epochs"}
+    columns = {"Created", "val_init", "val_ft", "acc_init", "auc_init", "acc_ft", "auc_ft", "lr"}
     files = ("val_initial", "val_finetune", "test")
     values = [json.loads((clone / f"metrics/{name}.json").read_text()) for name in files]
     assert {key for value in values for key in value} == {name for name in columns if "_" in name}
@@ -115,7 +115,7 @@ def same_in_all(clone: Path, metric: str) -> bool:
 
 def test_a_run_that_ended_early_does_not_show_the_figures_of_another(clone: Path) -> None:
     assert "accuracy" in succeeds(clone, "ctscan results").stdout
-    succeeds(clone, "dvc exp run -S lr=0.02 train-initial")
+    succeeds(clone, "dvc exp run -S lr=0.01 train-initial")
     assert succeeds(clone, "ctscan results").stdout.startswith("not evaluated: ")
     succeeds(clone, "ctscan report HEAD")
     report = (clone / "report/report.md").read_text()
