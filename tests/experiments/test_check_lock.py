@@ -21,6 +21,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(REPO / name, folder)
     shutil.copytree(REPO / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPO / "weights", folder / "weights")
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     outs = {
         path: options
@@ -35,7 +36,9 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps({"of": path}))
     Repo.init(str(folder), no_scm=True).close()
-    with Repo(str(folder)) as repo:
+    # DVC takes paths of its run cache from the current folder.
+    with pytest.MonkeyPatch.context() as patch, Repo(str(folder)) as repo:
+        patch.chdir(folder)
         repo.commit(force=True)
     shutil.rmtree(folder / ".dvc" / "cache")
     for path in (dataset, *(path for path, options in outs.items() if options.get("cache", True))):
@@ -71,7 +74,7 @@ def test_a_lock_in_step_passes_without_data(clone: Path) -> None:
         ("src/ctscan/training/loop.py", lambda text: text + "# edited\n", "train-initial"),
         ("src/evaluate.py", lambda text: text + "# edited\n", "evaluate"),
         ("params.yaml", lambda text: text.replace("finetune_lr: 0.00001", "finetune_lr: 0.00002"), "finetune"),
-        ("metrics/test.json", lambda text: text.replace("acc", "ACC"), "evaluate"),
+        ("metrics/test.json", lambda text: text.replace("of", "OF"), "evaluate"),
         ("plots/roc.json", lambda text: text.replace("of", "OF"), "evaluate"),
         ("dvc.lock", lambda text: text.replace("lr: 0.0001\n", "lr: 0.0002\n", 1), "train-initial"),
     ],

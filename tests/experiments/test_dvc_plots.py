@@ -28,6 +28,7 @@ HEADINGS = [
     "ROC",
     "Precision and recall",
     "Calibration",
+    "Use in decisions",
     "Confusion",
     "Learning curves",
     "Controls",
@@ -193,7 +194,7 @@ def test_the_report_is_the_same_as_markdown_and_pictures(clone: Path) -> None:
     assert re.findall("^## (.+)", text, re.MULTILINE) == COMPARED
     assert "| param | other | workspace |\n| --- | --- | --- |\n| lr | 0.0003 | 0.0001 |\n\n" in text
     links = re.findall(r"!\[.+\]\((.+)\)", text)
-    assert len(links) == CHARTS + 3 * 2 + 1, "charts hold both revisions, other pictures are of one"
+    assert len(links) == CHARTS + 5 * 2 + 1, "charts hold both revisions, other pictures are of one"
     assert sorted(links) == sorted(file.name for file in report.parent.glob("*.png"))
     for link in links:
         with Image.open(report.parent / link) as picture:

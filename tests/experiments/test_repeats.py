@@ -137,10 +137,10 @@ def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "unfreeze_depth: 150": "unfreeze_depth: 1",
         "units: 1024": "units: 4",
         "epochs: 100": "epochs: 2",
-        "epochs: 12 ": "epochs: 1 ",
+        "epochs: 8 ": "epochs: 1 ",
         "block_size: 20": "block_size: 2",
         "patience: 15 ": "patience: 2 ",
-        "patience: 12": "patience: 1",
+        "patience: 8": "patience: 1",
     }.items():
         assert old in text
         text = text.replace(old, new)

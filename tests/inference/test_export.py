@@ -25,7 +25,8 @@ REPORT = {
     "finetuned": {
         "threshold": 0.5,
         "operating_points": {"youden": {"threshold": 0.25}},
-        "calibration": {"temperature": 1.5},
+        "calibration": {"temperature": 1.5, "prior": 0.5},
+        "patients": {"rule": "mean"},
     }
 }
 

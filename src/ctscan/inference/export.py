@@ -168,7 +168,9 @@ def _signature(model: "keras.Model") -> list[Any]:
 
 
 def _write_onnx(model: "keras.Model", path: Path) -> None:
-    model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for a name that it no longer has
+        model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
 
 
 def _write_saved_model(model: "keras.Model", path: Path) -> None:
