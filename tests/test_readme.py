@@ -28,7 +28,7 @@ RUN = {
     "ctscan plots": "dvc_plots/index.html",
     "ctscan report": "report/report.md",
     "dvc exp show --only-changed": "lr",
-    "dvc metrics diff": "metrics/initial.json",
+    "dvc metrics diff": "metrics/test.json",
     "dvc params diff": "0.0003",
     "dvc plots diff": "index.html",
     "dvc plots show": "index.html",
