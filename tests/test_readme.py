@@ -1,19 +1,14 @@
 """The commands that pages print work as printed, and what the pages link to and name exists."""
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from ctscan.experiments.studies import BEGIN, END
-from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import pytest
 import yaml
-from PIL import Image
+from quick_clone import commit, draw_images, make_quick_clone, run
 from repository import REPO
 
 PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(REPO)) for path in sorted(REPO.glob("docs/*.md")))]
@@ -99,15 +94,6 @@ NOT_RUN = {
     "pytest tests/training -k killed": "runs tests within a test",
     "pytest -m 'not slow'": "runs tests within a test",
 }
-QUICK = {
-    "dataset": "few",
-    "backbone": "MobileNetV2",
-    "image_size": 32,
-    "unfreeze_depth": 20,
-    "initial": {"epochs": 2, "patience": 2},
-    "finetune": {"epochs": 1, "patience": 1, "schedule": "constant", "normalization": "frozen"},
-    "evaluate": {"threshold": 0.5, "bootstrap": 100, "bins": 5},
-}
 
 
 def read(page: str) -> str:
@@ -167,27 +153,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
 
 @pytest.fixture
 def quick_clone(tmp_path: Path) -> Path:
-    """This work tree as a fresh clone, set up, with params committed under which a run takes seconds."""
-    clone = tmp_path / "a clone"
-    for name in subprocess.check_output(["git", "ls-files"], cwd=REPO, text=True).splitlines():
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPO / name, clone / name)
-    params = yaml.safe_load((clone / "params.yaml").read_text())
-    (clone / "params.yaml").write_text(yaml.safe_dump({**params, **QUICK}))
-    draw_images(clone / "few")
-    # What `make` would install is what runs this test.
-    programs = clone / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    # src on the path, as the Makefile puts it there.
-    (programs / "python").write_text(f'#!/bin/sh\nPYTHONPATH="{clone}/src" exec "{sys.executable}" "$@"\n')
-    (programs / "python").chmod(0o755)
-    (programs / "ctscan").write_text('#!/bin/sh\nexec python -m ctscan "$@"\n')
-    (programs / "ctscan").chmod(0o755)
-    (programs / "dvc").symlink_to(Path(sys.executable).with_name("dvc"))
-    (programs / "run-ready").touch()
-    run(clone, "git init -q && git config user.name test && git config user.email test@example.org")
-    commit(clone)
-    return clone
+    return make_quick_clone(tmp_path / "a clone")
 
 
 @pytest.mark.slow
@@ -216,25 +182,3 @@ def works(clone: Path, command: str) -> None:
     assert done.returncode == 0, seen
     assert RUN[command] in done.stdout, seen
     assert not re.search("^ERROR|Traceback", done.stderr, re.MULTILINE), seen
-
-
-def run(clone: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """The command in bash, as with .venv activated."""
-    environment = {**os.environ, "PATH": os.pathsep.join([str(clone / ".venv" / "bin"), os.environ["PATH"]])}
-    environment.pop("PYTHONPATH", None)
-    shell = ["bash", "-c", command]
-    return subprocess.run(shell, cwd=clone, env=environment, capture_output=True, text=True, check=False)
-
-
-def commit(clone: Path) -> None:
-    done = run(clone, "git add -A && git commit -qm 'a run'")
-    assert done.returncode == 0, done.stderr
-
-
-def draw_images(folder: Path) -> None:
-    """A few phantoms as a dataset of their own."""
-    for name, ill in (("COVID", True), ("non-COVID", False)):
-        (folder / name).mkdir(parents=True)
-        for number in range(24):
-            pixels, _ = draw_slice(number // 3 + 1, number % 3 + 1, ill, SAMPLE_SEED)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")

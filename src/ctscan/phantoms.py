@@ -1,4 +1,4 @@
-"""Synthetic chest CT slices: the embedded sample, free of patients, of licences and of downloads.
+"""Draw synthetic chest CT slices: the embedded sample, which needs no patient, no licence and no download.
 
 How a slice is drawn
     1. A pseudo-patient is a handful of random numbers: habitus, cavity shape, level of the slices, vessel trees and

@@ -140,7 +140,7 @@ def test_harmless_oddities_are_counted_and_shown(folder: Path, capsys: pytest.Ca
 
 def test_a_copy_halved_without_smoothing_is_found_in_the_other_class(folder: Path) -> None:
     """Its hash is as far from the original's as that of a neighbouring slice, so thumbnails decide."""
-    grey, _ = draw_slice(5, 1, True, 5)
+    grey, _ = draw_slice(5, 1, True, 8)
     Image.fromarray(grey).save(folder / "COVID/Covid (1).png")
     Image.fromarray(grey[::2, ::2]).save(folder / "non-COVID/Non-Covid (50).png")
     hashes = [int(perceptual_hash(pixels), 16) for pixels in (grey, grey[::2, ::2])]
@@ -149,7 +149,7 @@ def test_a_copy_halved_without_smoothing_is_found_in_the_other_class(folder: Pat
     assert line.startswith(
         f"{folder}/non-COVID/Non-Covid (50).png: a copy of {folder}/COVID/Covid (1).png in the other"
     )
-    neighbour, _ = draw_slice(5, 2, True, 5)
+    neighbour, _ = draw_slice(5, 2, True, 8)
     Image.fromarray(neighbour).save(folder / "non-COVID/Non-Covid (50).png")
     assert scan(folder, CLASSES, 32).attrs["warnings"] == []
 

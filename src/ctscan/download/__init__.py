@@ -1,1 +1,1 @@
-"""The study's dataset and published weights: getting them and comparing them with their pins."""
+"""Get the study's dataset and the backbone's weights, and compare the dataset with its pin."""

@@ -1,4 +1,4 @@
-"""Which of several models is better: shares of resamples that a model wins, and permutation tests over whole groups.
+"""Compare models: shares of resamples that a model wins, and permutation tests over whole groups.
 
 Images of one group (slices of a patient) are not independent, so a test over images finds differences that are none.
 Here the group is the unit: it is drawn as a whole, and the two models change places in it as a whole.

@@ -1,4 +1,4 @@
-"""Decision curves say at which thresholds a model does more good than treating everybody or nobody.
+"""Compute decision curves, which say at which thresholds a model does more good than treating everybody or nobody.
 
 Vickers & Elkin, Decision Curve Analysis (Medical Decision Making 2006). Whoever acts from a probability t on holds one
 missed patient to be as bad as (1 - t) / t needless treatments. Net benefit counts what that person gains: the share of

@@ -7,6 +7,7 @@ from pathlib import Path
 from ctscan.core.errors import UserError
 from ctscan.evaluation.metrics import Scores
 
+import numpy as np
 import pandas as pd
 
 PREDICTIONS = Path("predictions.csv")
@@ -18,7 +19,11 @@ IMAGE = ("path", "label", "subset", "group")  # the columns that say which image
 
 def predictions_table(images: pd.DataFrame, scores: Mapping[str, Scores]) -> pd.DataFrame:
     """One row for each image: the columns `IMAGE` of `images` (n rows), and a column for each of `scores` (n,)."""
-    return images.loc[:, list(IMAGE)].reset_index(drop=True).assign(**scores)
+    return (
+        images.loc[:, list(IMAGE)]
+        .reset_index(drop=True)
+        .assign(**{name: np.asarray(values, np.float64) for name, values in scores.items()})
+    )
 
 
 def score_columns(table: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a result means where another share of the images is positive, and how large that share is.
+"""Say what a result means where another share of the images is positive, and estimate how large that share is.
 
 A test set with half of its images positive is unlike a clinic. Sensitivity and specificity stay what they are when only
 the share of positives (the prevalence) changes; predictive values and probabilities do not. Everything here assumes

@@ -1,4 +1,4 @@
-"""When a model had better not answer: how its errors fall as it leaves out the images that it is least sure of."""
+"""Measure how the errors of a model fall as it leaves out the images that it is least sure of."""
 
 from ctscan.evaluation.intervals import Counts, Resamples, percentile_interval, percentiles
 from ctscan.evaluation.metrics import Scores, checked

@@ -1,1 +1,1 @@
-"""Comparing, repeating, recording and verifying runs."""
+"""Compare, repeat, record and verify runs."""

@@ -1,4 +1,4 @@
-"""Metrics and params of the work tree and of revisions: commits, branches, tags, DVC's experiments."""
+"""Read metrics and params of the work tree and of revisions: commits, branches, tags and DVC's experiments."""
 
 from collections.abc import Sequence
 from pathlib import Path

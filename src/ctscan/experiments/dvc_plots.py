@@ -1,4 +1,4 @@
-"""The plots of a run, or of several compared, as DVC gives them, in the order in which a reader wants them."""
+"""Read the plots of one run or of several from DVC, and put them in the order in which a reader wants them."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What a single split hides: the protocol once a seed, and how its figures vary.
+"""Repeat the protocol with other seeds and say how its figures vary, which a single split hides.
 
     ctscan repeats [--strategy random|blocked|grouped] [--seeds 5] [--finetune]
     ctscan repeats --show

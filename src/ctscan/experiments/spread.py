@@ -1,4 +1,4 @@
-"""How a figure varies over seeds, and the table that sets strategies of splitting side by side."""
+"""Summarise how figures vary over seeds, and set strategies of splitting side by side in a table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""Slices from files to 8-bit greys, in batches, and the table that lists them."""
+"""Read slices from files as 8-bit greys, in batches, and the table that lists them."""

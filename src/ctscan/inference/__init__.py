@@ -1,1 +1,1 @@
-"""The trained model on new slices: predictions, maps and exports."""
+"""Use the trained model on new slices: predict, explain, export."""

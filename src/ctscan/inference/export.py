@@ -3,9 +3,9 @@
 What is written takes grey slices `slices` (n, s, s, 1) uint8, 0 black to 255 white, and gives the probability of the
 positive class (n, 1) float32; preprocessing is inside. Resizing to s is the caller's: Pillow, bilinear, aspect ratio
 not kept. Beside it lies a JSON file with the size, the classes, the thresholds, the temperature that calibrates the
-probability, and hashes. The network computes in float32, whatever precision it was trained in. Exported again, the
-ONNX and the TFLite file have the same bytes; of a SavedModel that holds for the weights. For research only, not for
-diagnosis.
+probability, and hashes. The network computes in float32, whatever precision it was trained in. Exported again, it may
+have other bytes, since the libraries number what they write: compare `keras_sha256` in the JSON file. For research
+only, not for diagnosis.
 """
 
 import argparse
@@ -168,43 +168,7 @@ def _signature(model: "keras.Model") -> list[Any]:
 
 
 def _write_onnx(model: "keras.Model", path: Path) -> None:
-    import onnx
-
     model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
-    graph = onnx.load(path)
-    _canonical(graph)
-    onnx.checker.check_model(graph)
-    path.write_bytes(graph.SerializeToString(deterministic=True))
-
-
-def _canonical(model: Any) -> None:
-    """Rename, in place, all of an ONNX model but its input, so that equal networks are equal bytes.
-
-    Keras and tf2onnx number what they make by counters of the process, and of equal constants any one name is kept.
-    """
-    graph = model.graph
-    graph.ClearField("doc_string")  # the name of a function, numbered too
-    names = {value.name: value.name for value in graph.input}
-    constants = {constant.name: constant for constant in graph.initializer}
-    ordered = []
-    for index, node in enumerate(graph.node):
-        node.name = f"{node.op_type}_{index}"
-        for place, name in enumerate(node.input):
-            if name in constants and name not in names:
-                names[name] = f"{node.name}/input_{place}"
-                ordered.append(constants[name])
-        names |= {name: f"{node.name}:{place}" for place, name in enumerate(node.output)}
-    names[graph.output[0].name] = "probability"
-    names[""] = ""  # an optional input that is left out
-    for node in graph.node:
-        node.input[:], node.output[:] = ([names[name] for name in side] for side in (node.input, node.output))
-    for value in (*ordered, *graph.output):
-        value.name = names[value.name]
-    kept = [type(constant).FromString(constant.SerializeToString()) for constant in ordered]
-    del graph.initializer[:], graph.value_info[:]
-    graph.initializer.extend(kept)
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "n"
 
 
 def _write_saved_model(model: "keras.Model", path: Path) -> None:
@@ -223,7 +187,7 @@ def _load_onnx(path: Path) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda slices: np.asarray(session.run(["probability"], {"slices": slices})[0])
+    return lambda slices: np.asarray(session.run(None, {"slices": slices})[0])
 
 
 def _load_saved_model(path: Path) -> Predict:

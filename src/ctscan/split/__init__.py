@@ -1,1 +1,1 @@
-"""The check of a dataset, its split into train, validation and test, and signs of leaks."""
+"""Check a dataset, split it into train, validation and test, and look for leaks."""

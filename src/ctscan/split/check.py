@@ -1,4 +1,4 @@
-"""A dataset folder: two class folders of images and an optional groups.csv; validated whole before anything uses it."""
+"""Check a dataset folder, two class folders and an optional groups.csv, as a whole before anything uses it."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""Images that are copies of one another: identical, re-encoded or resized."""
+"""Find images that are copies of one another: identical, re-encoded or resized."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The leak probe: how much of the test set a look-up in the training set already knows, before any training."""
+"""Probe a split for leaks: how much of the test set does a look-up in the training set know before any training?"""
 
 import os
 from collections.abc import Iterable

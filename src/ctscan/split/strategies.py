@@ -1,4 +1,4 @@
-"""Train, validation and test: at random as the study did, or with groups of related slices kept together."""
+"""Split images into train, validation and test: at random as the study did, or with related slices kept together."""
 
 import re
 from collections import Counter
