@@ -31,8 +31,8 @@ DEFAULTS = {TREAT_ALL: ":", TREAT_NONE: "-"}
 DASHES = ((0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 1, 2)), (0, (3, 3)))
 HOW_TO_READ_BENEFIT = (
     "How to read it: choose the probability from which you would act. A model is worth using there if its line, with "
-    "its band, lies above both 'treat all' and 'treat nobody'; a control that does as well needs no lung. Bands: 95 % "
-    "bootstrap over groups."
+    "its band, lies above both 'treat all' and 'treat nobody'. Where a grey line is as high, no network is needed. "
+    "Bands: 95 % bootstrap over groups."
 )
 HOW_TO_READ_RISK = (
     "How to read it: going left, the images that are trusted least are left to a person. The lower the line falls, the "
@@ -44,7 +44,9 @@ ORDERS = {
 }
 
 
-def draw_decision_curves(path: Path, panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def draw_decision_curves(
+    path: Path, panels: Mapping[str, Sequence[Mapping[str, Any]]], note: str = HOW_TO_READ_BENEFIT
+) -> None:
     """Decision curves, a panel for each title of `panels`, whose rows are those of `net_benefit.decision_curves`."""
     with new_figure(path, len(panels), 1, WIDTH, 3.6 * len(panels) + 1.4) as axes:
         for axis, (title, rows) in zip(axes.flat, panels.items(), strict=True):
@@ -67,7 +69,7 @@ def draw_decision_curves(path: Path, panels: Mapping[str, Sequence[Mapping[str, 
                 ylim=(-0.15 * highest, 1.15 * highest),
             )  # fmt: skip
         plt.gcf().legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=3)
-        _below(HOW_TO_READ_BENEFIT)
+        _below(note)
 
 
 def draw_risk_coverage(path: Path, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> None:

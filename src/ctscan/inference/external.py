@@ -219,7 +219,11 @@ def draw(
         labels, {MODEL: calibrated, "shifted": list(moments.values())[1]}, resamples, name, float(labels.mean())
     )
     title = f"{name} as it is ({labels.mean():.0%} {params.classes.positive})"
-    evidence_figures.draw_decision_curves(folder / "net_benefit.png", {title: curves})
+    note = (
+        "A model is worth using at a probability if its line, with its band, lies above both 'treat all' and 'treat "
+        f"nobody'. Bands: 95 % bootstrap over {unit}."
+    )
+    evidence_figures.draw_decision_curves(folder / "net_benefit.png", {title: curves}, note)
 
 
 def section(report: Mapping[str, Any]) -> str:
