@@ -68,11 +68,12 @@ def test_two_trials_on_another_dataset_extract_its_features_once(clone: Path) ->
 
 
 def test_a_result_follows_the_content_of_the_weights_file(clone: Path, tmp_path: Path) -> None:
-    hashes: list[str] = []
-    for seed in (1, 2, 1):
-        keras.utils.set_random_seed(seed)
+    for name in ("one", "two"):
         network = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
-        network.save_weights(tmp_path / "mine.weights.h5")
+        network.save_weights(tmp_path / f"{name}.weights.h5")
+    hashes: list[str] = []
+    for name in ("one", "two", "one"):
+        shutil.copy(tmp_path / f"{name}.weights.h5", tmp_path / "mine.weights.h5")
         succeeds(clone, f"ctscan weights '{tmp_path}/mine.weights.h5'")
         ran = stages_run(clone, "dvc exp run -S weights=mine.weights.h5 extract-features")
         assert ran == (["extract-features"] if len(hashes) < 2 else [])
