@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
-from ctscan.core.errors import UserError, escape_unprintable
+from ctscan.core.errors import UserError, escape_unprintable, writing
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
 # for, because TensorFlow takes seconds to import and help should not. Where a command has something to say after
@@ -56,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             chosen = _parse_name(given[:1])
             module = _imported(chosen)
-            return int(module.run(_parser(chosen, module).parse_args(given[1:])))
+            parsed = _parser(chosen, module).parse_args(given[1:])
+            with writing(Path.cwd()):
+                return int(module.run(parsed))
         finally:
             sys.stdout.flush()  # so that a pipe that nobody reads any longer shows here
     except UserError as error:

@@ -92,7 +92,7 @@ def _sweep(
     monkeypatch: pytest.MonkeyPatch,
     tables: list[list[dict[str, Any]]],
     *arguments: str,
-    changed: int = 0,
+    changed: str = "",
     waiting: tuple[str, ...] = (),
 ) -> list[list[str]]:
     calls: list[list[str]] = []
@@ -100,8 +100,10 @@ def _sweep(
     monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        calls.append(command[3:])
-        return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
+        if command[0] != "git":
+            calls.append(command[3:])
+        said = {"status": changed, "--literal-pathspecs": "sample.dvc\n"}.get(command[1], "")
+        return subprocess.CompletedProcess(command, 0, said, "")
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(sweep, "waiting", lambda: list(waiting))
@@ -126,7 +128,22 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
 
 def test_params_that_are_not_committed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"params\.yaml is not as committed"):
-        _sweep(monkeypatch, [], "lr=1e-4", changed=1)
+        _sweep(monkeypatch, [], "lr=1e-4", changed=" M params.yaml\n")
+
+
+def test_a_dataset_that_git_does_not_have_is_refused_before_anything_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC queues it, fails in the run, and says only `[Errno 2]` of a folder in .dvc/tmp."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("by git [1]/a.png", "by dvc.dvc", "by nobody/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for command in (["init", "-q"], ["add", "by git [1]", "by dvc.dvc"]):
+        subprocess.run(["git", *command], check=True)
+    sweep.require_tracked(["by git [1]", "by dvc"])
+    with pytest.raises(UserError, match=r"^dataset by nobody: .*`dvc add by nobody`"):
+        sweep.require_tracked(["by git [1]", "by nobody"])
 
 
 def test_what_waits_in_the_queue_beside_it_is_named_before_anything_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -327,7 +327,7 @@ def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path)
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
-    report = parse_record(made.pop("metrics/split.json").decode())
+    report = parse_record(made.pop("metrics/split.json").decode(), "split.json")
     assert manifest[0] == "path,label,subset,group,width,height,mode"
     assert len(manifest) == 61
     assert list(report)[:5] == [

@@ -29,7 +29,8 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
     """
     escape_unprintable()
     try:
-        function(load_params(name))
+        with writing(Path.cwd()):
+            function(load_params(name))
     except UserError as error:
         sys.exit(f"{name}: {error}\n{EARLIER_RESULTS}")
     except Exception as error:

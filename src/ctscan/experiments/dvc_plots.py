@@ -1,14 +1,13 @@
 """Read the plots of one run or of several from DVC, and put them in the order in which a reader wants them."""
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import attempt
+from ctscan.experiments.programs import calling_dvc, read_program
 
 import vl_convert
 
@@ -63,12 +62,11 @@ def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[st
     """
     with tempfile.TemporaryDirectory() as folder:
         command = ["dvc", "plots", "diff" if revisions else "show", *revisions]
-        answer = attempt(*command, "--json", "--out", folder, stdout=subprocess.PIPE)
-        if answer.returncode:
-            raise UserError(f"`{' '.join(command)}` failed; DVC's message stands above")
+        with calling_dvc():
+            answer = json.loads(read_program(*command, "--json", "--out", folder))
         plots: list[Chart | Picture] = []
         names: dict[str, None] = {}
-        for name, parts in json.loads(answer.stdout)["data"].items():
+        for name, parts in answer.get("data", {}).items():
             for part in parts:
                 names |= dict.fromkeys(part["revisions"])
                 if part["type"] == "image":

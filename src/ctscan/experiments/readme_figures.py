@@ -3,11 +3,11 @@
 The same files and library versions give the same bytes.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ctscan.core.files import read_json
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import numpy as np
@@ -50,7 +50,7 @@ def draw_random_against_blocked(root: Path, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    results = [_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in STRATEGIES]
+    results = [read_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in STRATEGIES]
     given = results[1]["settings"]
     figure = Figure(figsize=(4.4, 4.3), layout="constrained")
     axis = figure.subplots()
@@ -118,7 +118,3 @@ PICTURES: Mapping[str, Callable[[Path, Path], None]] = {
 def _aucs(result: Mapping[str, Any], name: str) -> np.ndarray:
     """(k,) the test ROC AUC of one model or control in each of the k splits."""
     return np.array([{**run["models"], **run["baselines"]}[name]["roc_auc"] for run in result["repeats"]])
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

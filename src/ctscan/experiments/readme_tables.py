@@ -11,10 +11,9 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
+from ctscan.core.params import parse_yaml
 from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all
 from ctscan.experiments.spread import label, table
-
-import yaml
 
 PAGES = (
     "README.md",
@@ -109,7 +108,7 @@ def both_splits(root: Path) -> str:
     for name in BASELINES:
         controls = [row for run in runs for row in run["controls"] if row["name"] == name]
         rows.append([f"here, {_named(name)}", *(_between(row["roc_auc"], row) for row in controls)])
-    params = yaml.safe_load((folders[0] / "params.yaml").read_text(encoding="utf-8"))
+    params = parse_yaml((folders[0] / "params.yaml").read_text(encoding="utf-8"))
     about = f"Here: {params['backbone']}, `weights: {params['weights']}`, {params['image_size']} pixels."
     return f"{_markdown(rows)}\n\n{about}"
 

@@ -10,7 +10,6 @@ is there, strategies side by side, as Markdown.
 
 import argparse
 import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ctscan.core.errors import UserError
-from ctscan.core.files import SCRATCH, publish, read_record, write_json
+from ctscan.core.files import SCRATCH, publish, read_json, read_record, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.experiments.programs import attempt
+from ctscan.experiments.programs import status
 from ctscan.experiments.spread import difference, settings, summary, table
 
 import numpy as np
@@ -118,7 +117,7 @@ def show() -> None:
 def results() -> list[dict[str, Any]]:
     """What metrics/repeats holds, in the order of `STRATEGIES`."""
     files = (RESULTS / f"{strategy}.json" for strategy in STRATEGIES)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
+    return [read_json(path) for path in files if path.is_file()]
 
 
 def require_features() -> None:
@@ -126,7 +125,7 @@ def require_features() -> None:
     for path in (FEATURES, BACKBONE):
         if not path.is_file():
             raise UserError(f"{path} is missing; run `dvc repro` first")
-    if attempt("dvc", "status", "--quiet", *STAGES).returncode:
+    if status(*STAGES):
         raise UserError(f"{FEATURES} is not of this dataset, these params and this code; run `dvc repro` first")
 
 

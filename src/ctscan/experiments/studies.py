@@ -15,7 +15,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
 from ctscan.core.params import parse_yaml
 from ctscan.experiments.environment import environment
-from ctscan.experiments.programs import attempt, read_program
+from ctscan.experiments.programs import read_program, status
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
@@ -57,17 +57,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def require_run() -> None:
     """Raises `UserError` unless the work tree holds a whole run of its own code and params."""
-    if attempt("dvc", "status", "--quiet", "dvc.yaml").returncode:
+    if status("dvc.yaml"):
         raise UserError("the last run is not of these params and this code; run `dvc repro` first")
 
 
 def require_code(base: str) -> None:
     """Raises `UserError` unless the code that made the run is that of `base`, which the study's page will name."""
-    changed = read_program("git", "diff", "--name-only", base, "--", "src", "dvc.yaml")
-    changed += read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
+    # This first: in a repository of another user it says why it fails, where `git diff` prints its usage.
+    changed = read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
+    changed += read_program("git", "diff", "--name-only", base, "--", "src", "dvc.yaml")
     if changed:
         raise UserError(
-            f"the code is not that of {base} ({', '.join(changed.split())}); commit it, or name another base"
+            f"the code is not that of {base} ({', '.join(sorted(changed.split()))}); commit it, or name another base"
         )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
-from ctscan.experiments.programs import attempt, run_program
+from ctscan.experiments.programs import calling_dvc, read_program, run_program
 
 import dvc.api
 import yaml
@@ -45,12 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the sweep can't start, or where a run of it failed."""
-    experiments = combinations(arguments.grid, read_params(), arguments.until)
+    params = read_params()
+    experiments = combinations(arguments.grid, params, arguments.until)
     require_committed()
+    require_tracked({validate(_with(params.model_dump(), settings)).dataset for settings in experiments.values()})
     require_own_queue(experiments)
     queue(experiments, arguments.until)
     run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
-    ranked = ranking(dvc.api.exp_show(), list(experiments), arguments.until)
+    with calling_dvc():
+        ranked = ranking(dvc.api.exp_show(), list(experiments), arguments.until)
     print(ranked.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
@@ -63,8 +66,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def require_committed() -> None:
     """Raises `UserError` where params.yaml is not that of HEAD: experiments are known by HEAD and what was varied."""
-    if attempt("git", "diff", "--quiet", "HEAD", "--", str(PARAMS_FILE)).returncode:
+    # Not `git diff`: in a repository of another user it compares files outside of any, and its status means nothing.
+    if read_program("git", "status", "--porcelain", "--", str(PARAMS_FILE)):
         raise UserError(f"{PARAMS_FILE} is not as committed; commit it, or vary its values here")
+
+
+def require_tracked(datasets: Collection[str]) -> None:
+    """Raises `UserError` where Git has neither one of `datasets` nor its .dvc file: the queue runs on what Git has."""
+    for dataset in sorted(datasets):
+        named = read_program("git", "--literal-pathspecs", "ls-files", "--", dataset, f"{dataset}.dvc")
+        if not named:
+            raise UserError(
+                f"dataset {dataset}: Git does not have it, so a run from the queue would not find it; run "
+                f"`dvc add {dataset}` and `git add {dataset}.dvc`"
+            )
 
 
 def require_own_queue(experiments: Collection[str]) -> None:
@@ -79,7 +94,7 @@ def require_own_queue(experiments: Collection[str]) -> None:
 
 def waiting() -> list[str]:
     """The experiments that wait in DVC's queue, from whatever commit: names, or revisions of those without."""
-    with Repo() as repo:
+    with calling_dvc(), Repo() as repo:
         tasks = repo.experiments.celery_queue.status()
     return [task["name"] or task["rev"][:7] for task in tasks if task["status"] == "Queued"]
 
@@ -118,7 +133,8 @@ def _with(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
 
 def queue(experiments: dict[str, list[str]], stage: str) -> None:
     """Queue those of `experiments` that the commit at HEAD doesn't have yet. Raises `UserError` where DVC refuses."""
-    known = [row.get("Experiment") for row in dvc.api.exp_show() if row.get("State") != "Failed"]
+    with calling_dvc():
+        known = [row.get("Experiment") for row in dvc.api.exp_show() if row.get("State") != "Failed"]
     for name, settings in experiments.items():
         if name in known:
             print(f"{name}: there already")
@@ -138,7 +154,7 @@ def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> "pd.Dat
         [
             {
                 "experiment": row["Experiment"],
-                **parse_record(dvc.api.read(details, rev=row["Experiment"])),
+                **parse_record(dvc.api.read(details, rev=row["Experiment"]), details),
                 "val_auc": row[metric],
             }
             for row in finished

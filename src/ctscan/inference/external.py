@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import publish, write_json
-from ctscan.core.params import Params, read_params
+from ctscan.core.params import Params, parse_lock, read_params
 from ctscan.inference.bundle import LOCK, NOVELTY, STUDY, Evaluation, load_bundle, read_evaluation
 from ctscan.inference.inputs import find
 from ctscan.inference.predict import LabelledSet, labelled_sets, require_classes
-
-import yaml
 
 if TYPE_CHECKING:  # help should not wait for it
     from ctscan.evaluation.other_sets import Settings
@@ -135,7 +133,7 @@ def data_hash(labelled: LabelledSet) -> str:
 def run_of_model(evaluation: Evaluation) -> dict[str, Any]:
     """What names the run: hashes of the model, of dvc.lock and of the data that it was made from, and main params."""
     text = LOCK.read_bytes()
-    stages = yaml.safe_load(text)["stages"]
+    stages = parse_lock(text.decode())
     found: dict[str, Any] = {
         "model_md5": evaluation.md5,
         "lock_md5": hashlib.md5(text, usedforsecurity=False).hexdigest(),
