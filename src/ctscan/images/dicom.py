@@ -1,6 +1,7 @@
 """Read CT slices from a DICOM file: stored values to Hounsfield units, and those to the greys of a lung window."""
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from io import BytesIO
@@ -9,13 +10,16 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.images.greys import MAX_PIXELS, Greys, hounsfield_greys
+from ctscan.images.kinds import MAX_UNPACKED, oversized
 
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -36,7 +40,7 @@ _BY_GDCM = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JP
 _HIGH_THROUGHPUT = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203))  # JPEG 2000
 
 
-def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | UserError]:
+def read_frames(path: Path, content: bytes) -> Iterator[Greys | UserError]:
     """The slices of a DICOM file, uint8 (H, W) each, one at a time: of a multi-frame file, its frames in order.
 
     Stored values become Hounsfield units by rescale slope and intercept (of the frame, where frames have their own),
@@ -49,21 +53,23 @@ def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | Us
     file whose stored values were inverted along with the tag has no air by its Hounsfield units, and is refused.
 
     Args:
-        path: of the file, for messages too.
-        content: its bytes, where they are not to be read from `path`.
+        path: of the file, for messages.
+        content: its bytes, not packed by gzip.
 
     Yields:
         The greys of a frame, or the fault of a frame that has none: the others are still read.
 
     Raises:
-        UserError: the file is not DICOM or damaged, not of modality CT, a secondary capture, a localizer, without
-            pixels, not grey, without rescale slope and intercept, not in Hounsfield units, of more than 16.8 million
-            pixels a frame, without transfer syntax, or compressed in a way that no installed decoder reads.
+        UserError: the file is not DICOM or damaged, not of modality CT, a secondary capture, a localizer, not axial,
+            without pixels, not grey, without rescale slope and intercept, not in Hounsfield units, of more than 16.8
+            million pixels a frame, without transfer syntax, compressed in a way that no installed decoder reads, or of
+            over 1 GiB once its deflated data set is unpacked.
     """
     # Not `catch_warnings`, which would exchange the filters of threads that decode beside this one.
     warnings.filterwarnings("ignore", module="pydicom")
     try:
-        dataset = pydicom.dcmread(path if content is None else BytesIO(content))
+        _check_unpacked_size(content, path)
+        dataset = pydicom.dcmread(BytesIO(content))
         _check(dataset, path)
         count = int(dataset.get("NumberOfFrames") or 1)
         whole = _whole_frames(dataset, count, path)
@@ -86,6 +92,22 @@ def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | Us
         )
 
 
+def _check_unpacked_size(content: bytes, path: Path) -> None:
+    """Refuse a deflated data set (PS3.5 A.5) of over `MAX_UNPACKED` bytes, which pydicom would unpack whole."""
+    stream = BytesIO(content)
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    size, packed = 0, content[stream.tell() :]
+    while packed and size <= MAX_UNPACKED:
+        size += len(unpacker.decompress(packed, 2**20))
+        packed = unpacker.unconsumed_tail
+    if size > MAX_UNPACKED:
+        raise UserError(oversized(path, MAX_UNPACKED))
+
+
 def _check(dataset: pydicom.Dataset, path: Path) -> None:
     sop_class = str(dataset.get("SOPClassUID") or "")
     if sop_class == "1.2.840.10008.1.3.10" or "DirectoryRecordSequence" in dataset:
@@ -102,6 +124,8 @@ def _check(dataset: pydicom.Dataset, path: Path) -> None:
         )
     if "LOCALIZER" in (dataset.get("ImageType") or ()):
         raise UserError(f"{path}: a localizer (scout view), not a slice; remove it")
+    if not _is_axial(dataset):
+        raise UserError(f"{path}: a plane along the body (coronal or sagittal), not an axial slice; remove it")
     if "PixelData" not in dataset:
         raise UserError(f"{path}: DICOM without pixels; export the image itself, or remove the file")
     if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
@@ -120,6 +144,20 @@ def _check(dataset: pydicom.Dataset, path: Path) -> None:
     if "ModalityLUTSequence" in dataset:
         raise UserError(f"{path}: DICOM with a modality LUT, which CT slices don't have; export the original slice")
     _rescale(dataset, 0, path)
+
+
+def _is_axial(dataset: pydicom.Dataset) -> bool:
+    """Whether the image lies across the body, tilted by less than 45 degrees, or does not say how it lies."""
+    places = [dataset]
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in list(dataset.get(groups) or ())[:1]:
+            places += group.get("PlaneOrientationSequence") or ()
+    for place in places:
+        directions = place.get("ImageOrientationPatient")
+        if directions is not None and len(directions) == 6:
+            row, column = np.asarray(directions, float).reshape(2, 3)
+            return bool(abs(np.cross(row, column)[2]) >= np.sqrt(0.5))
+    return True
 
 
 def _whole_frames(dataset: pydicom.Dataset, count: int, path: Path) -> int:

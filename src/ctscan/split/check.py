@@ -15,10 +15,10 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
-from ctscan.images.decode import EXTENSIONS, decode, resize
+from ctscan.images.decode import EXTENSIONS, HOUNSFIELD, decode, resize
 from ctscan.images.greys import Greys
 from ctscan.images.kinds import READ, UNREAD, look
-from ctscan.images.pictures import TooDarkError
+from ctscan.images.pictures import UnlikelyGreysError
 from ctscan.split.duplicates import THUMBNAIL, all_copies
 
 import imagehash
@@ -67,14 +67,14 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     _check_top_level(folder, classes, errors, oddities)
 
     rows: list[dict[str, Any]] = []
-    dark: defaultdict[Path, list[TooDarkError]] = defaultdict(list)
+    dark: defaultdict[Path, list[UnlikelyGreysError]] = defaultdict(list)
     # Pillow releases the interpreter lock while it decodes, and warns of damage that it can live with: we don't.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("error", UserWarning)
         results = pool.map(lambda entry: _examine(folder, entry, min_size), [path for path, _ in listed])
         progress = tqdm(results, total=len(listed), desc=f"checking {folder}", unit="file", disable=None)
         for (path, label), result in zip(listed, progress, strict=True):
-            if isinstance(result, TooDarkError):
+            if isinstance(result, UnlikelyGreysError):
                 dark[path.parent].append(result)
                 continue
             if isinstance(result, UserError):
@@ -86,8 +86,10 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
             rows.append({"path": path.relative_to(folder).as_posix(), "label": label, **result})
     rows.sort(key=lambda row: natural_key(row["path"]))
     for place, found in dark.items():
-        several = f"{place}: {len(found)} images stay far below white; the first is " if len(found) > 1 else ""
+        count = f"{place}: {len(found)} images use few of the greys that they declare; the first is "
+        several = count if len(found) > 1 else ""
         errors.append(f"{several}{found[0]}")
+    oddities += _mixed_windows(folder, classes, rows)
     _check_copies(folder, rows, [row.pop("thumbnail") for row in rows], errors, oddities)
 
     # A file with a fault of its own still counts as an image that groups.csv has to list.
@@ -101,6 +103,21 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     manifest["listed_group"] = [groups[path] for path in manifest["path"]] if groups else None
     manifest.attrs["warnings"] = oddities
     return manifest
+
+
+def _mixed_windows(folder: Path, classes: Classes, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line where some images alone are in Hounsfield units: the look of a window may then tell the classes apart."""
+    counts = []
+    for label, name in enumerate((classes.negative, classes.positive)):
+        modes = [row["mode"] == HOUNSFIELD for row in rows if row["label"] == label]
+        counts.append((sum(modes), len(modes), name))
+    if sum(counted for counted, _, _ in counts) in (0, len(rows)):
+        return []
+    shares = " and ".join(f"{counted} of {total} images of class {name}" for counted, total, name in counts)
+    return [
+        f"{folder}: {shares} are in Hounsfield units (DICOM, NIfTI) and get the lung window; nobody knows the window "
+        "of the others, which may tell the classes apart"
+    ]
 
 
 def perceptual_hash(pixels: Greys) -> str:
