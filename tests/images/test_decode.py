@@ -113,8 +113,8 @@ def test_every_lossless_kind_gives_the_greys_it_holds(content: bytes, put: Put) 
 
 
 def test_16_bits_are_rounded_not_cut(put: Put) -> None:
-    deep = np.array([[0, 128, 129, 65407, 65406, 65535]], np.uint16)
-    assert read_slice(put(encode(Image.fromarray(deep), "PNG"))).tolist() == [[0, 0, 1, 255, 254, 255]]
+    deep = np.array([[0, 128, 129, 32896, 65407, 65406, 65535]], np.uint16)
+    assert read_slice(put(encode(Image.fromarray(deep), "PNG"))).tolist() == [[0, 0, 1, 128, 255, 254, 255]]
 
 
 def test_colour_becomes_luma(put: Put) -> None:
@@ -228,7 +228,7 @@ SECOND = Image.fromarray(texture(2))
             encode(Image.fromarray(TWELVE.astype(np.uint16)), "PNG"),
             "0 to 4095 of 65535",
             "8 bits",
-            id="12-bits-in-PNG",
+            id="12-in-PNG",
         ),
         pytest.param(
             encode(Image.fromarray((HOUNSFIELD + 32768).astype(np.uint16)), "PNG"),

@@ -65,10 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = read_evaluation(NOVELTY, PREDICTED)
     require_classes(evaluation, params)
     external = _score(evaluation, labelled, params, faults)
+    passed = [f"{path}: {found.passed[path]}, passed over" for path in labelled.unread if path in found.passed]
     internal = _internal()
     report = assess(external, internal, evaluation, params, arguments.name) | {
         "name": arguments.name,
-        "data": {"files": len(labelled.labels), "sha256": data_hash(labelled), "left_out": faults},
+        "data": {"files": len(labelled.labels), "sha256": data_hash(labelled), "left_out": [*faults, *passed]},
         "run": run_of_model(evaluation),
     }
     with publish(PLOTS / f"external_{arguments.name}") as folder:
