@@ -242,6 +242,9 @@ SECOND = Image.fromarray(texture(2))
             "black at 0",
             id="hounsfield-units-as-unsigned",
         ),
+        pytest.param(
+            encode(Image.fromarray(GREYS // 64), "PNG"), "0 to 3 of 255, as of a mask", "black at 0", id="mask"
+        ),
         pytest.param(rgb16_png(TWELVE), "to 3855 of 65535", "8 bits", id="12-bits-in-RGB"),
         pytest.param(tiff(GREYS * 64.0, bits=14), "a TIFF that is damaged, or of a variant", "again", id="14-bit-TIFF"),
         pytest.param(gzip.compress(PNG)[:-20], "damaged gzip file", "fetch or export it again", id="gzip-cut"),

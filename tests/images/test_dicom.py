@@ -1,5 +1,6 @@
 """DICOM to greys."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def test_frames_have_their_own_rescale(tmp_path: Path) -> None:
         PerFrameFunctionalGroupsSequence=groups,
     )
     assert frames(tmp_path / "a.dcm") == [[[0, 64], [128, 255]], [[0, 0], [64, 191]]]
+
+
+@pytest.mark.parametrize(
+    ("turn", "directions"),
+    [
+        (lambda stored: stored, [1, 0, 0, 0, 1, 0]),
+        (lambda stored: stored[::-1, ::-1], [-1, 0, 0, 0, -1, 0]),  # on the belly
+        (lambda stored: stored[::-1], [1, 0, 0, 0, -1, 0]),
+        (lambda stored: stored[:, ::-1], [-1, 0, 0, 0, 1, 0]),
+        (lambda stored: stored.T, [0, 1, 0, 1, 0, 0]),
+    ],
+)
+def test_the_front_of_the_body_is_above_and_its_right_side_left(
+    tmp_path: Path, turn: Callable[[np.ndarray], np.ndarray], directions: list[int]
+) -> None:
+    write_dicom(tmp_path / "a.dcm", STORED)
+    write_dicom(tmp_path / "b.dcm", np.ascontiguousarray(turn(STORED)), ImageOrientationPatient=directions)
+    assert frames(tmp_path / "b.dcm") == frames(tmp_path / "a.dcm")
 
 
 def test_a_tilted_gantry_still_gives_axial_slices(tmp_path: Path) -> None:
@@ -179,6 +198,7 @@ def test_greys_are_those_of_pydicom_by_its_own_rescale_and_window(name: str) -> 
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.2"}, "a secondary capture"),
         ({"NumberOfFrames": 10**9}, "1000000000 frames, absurdly many"),
         ({"PixelPaddingValue": -32768, "PixelPaddingRangeLimit": 32767}, "holds padding alone"),
+        ({"BitsStored": 12, "HighBit": 15}, "12 bits end at bit 15"),
         ({"Rows": 20000, "Columns": 20000}, "20000x20000 pixels, absurdly large"),
         ({"PixelData": b"\0\0"}, "can't be decoded here"),
     ],

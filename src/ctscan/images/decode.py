@@ -55,7 +55,7 @@ def read_slice(path: Path) -> Greys:
     All may be packed by gzip.
 
     Raises:
-        pictures.UnlikelyGreysError: an image of more than 8 bits uses a small part of them.
+        pictures.UnlikelyGreysError: an image uses a small part of its bits.
         UserError: the file is absent, empty, truncated, no image, of several slices, of more than 16.8 million
             (4096 * 4096) pixels, of values without a defined white (floating point, signed, over 16 bits), in a format
             that is not read, or what `dicom.read_frames` and `nifti.read_volume` refuse.

@@ -43,6 +43,8 @@ _HIGH_THROUGHPUT = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202
 def read_frames(path: Path, content: bytes) -> Iterator[Greys | UserError]:
     """The slices of a DICOM file, uint8 (H, W) each, one at a time: of a multi-frame file, its frames in order.
 
+    Each is turned as radiologists see it, by the orientation that the file declares.
+
     Stored values become Hounsfield units by rescale slope and intercept (of the frame, where frames have their own),
     and greys by the lung window. Padding (0028,0120 and its range 0028,0121) becomes black.
 
@@ -124,8 +126,6 @@ def _check(dataset: pydicom.Dataset, path: Path) -> None:
         )
     if "LOCALIZER" in (dataset.get("ImageType") or ()):
         raise UserError(f"{path}: a localizer (scout view), not a slice; remove it")
-    if not _is_axial(dataset):
-        raise UserError(f"{path}: a plane along the body (coronal or sagittal), not an axial slice; remove it")
     if "PixelData" not in dataset:
         raise UserError(f"{path}: DICOM without pixels; export the image itself, or remove the file")
     if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
@@ -141,23 +141,14 @@ def _check(dataset: pydicom.Dataset, path: Path) -> None:
             f"{path}: DICOM without transfer syntax (0002,0010), so nothing says how its pixels are stored; "
             "export it again, or remove the file"
         )
+    if dataset.HighBit != dataset.BitsStored - 1:
+        raise UserError(
+            f"{path}: DICOM whose {dataset.BitsStored} bits end at bit {dataset.HighBit}, not at the lowest; "
+            "export the original slice"
+        )
     if "ModalityLUTSequence" in dataset:
         raise UserError(f"{path}: DICOM with a modality LUT, which CT slices don't have; export the original slice")
     _rescale(dataset, 0, path)
-
-
-def _is_axial(dataset: pydicom.Dataset) -> bool:
-    """Whether the image lies across the body, tilted by less than 45 degrees, or does not say how it lies."""
-    places = [dataset]
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in list(dataset.get(groups) or ())[:1]:
-            places += group.get("PlaneOrientationSequence") or ()
-    for place in places:
-        directions = place.get("ImageOrientationPatient")
-        if directions is not None and len(directions) == 6:
-            row, column = np.asarray(directions, float).reshape(2, 3)
-            return bool(abs(np.cross(row, column)[2]) >= np.sqrt(0.5))
-    return True
 
 
 def _whole_frames(dataset: pydicom.Dataset, count: int, path: Path) -> int:
@@ -183,7 +174,34 @@ def _frame(dataset: pydicom.Dataset, index: int, name: str) -> Greys:
         ) from None
     if stored.ndim != 2:
         raise UserError(f"{name}: its pixels are not one grey each; export the original slice")
-    return hounsfield_greys(stored * slope + intercept, _padding(dataset, stored), name)
+    return _turn(hounsfield_greys(stored * slope + intercept, _padding(dataset, stored), name), dataset, index, name)
+
+
+def _turn(greys: Greys, dataset: pydicom.Dataset, frame: int, name: str) -> Greys:
+    """`greys` as radiologists see them: the front of the body above, its right side on the left.
+
+    Files have them so but for patients who lie on their belly and what some converters write. The directions of rows
+    and columns say so (0020,0037: x runs to the patient's left, y to the back); without them, `greys` are as they lie.
+    """
+    places = _places(dataset, "PlaneOrientationSequence", frame)
+    directions = next((found for place in places if (found := place.get("ImageOrientationPatient"))), None)
+    if directions is None:
+        return greys
+    row, column = np.asarray(directions, float).reshape(2, 3)
+    if not abs(np.cross(row, column)[2]) >= np.sqrt(0.5):  # a gantry tilts by up to 30 degrees
+        raise UserError(f"{name}: a plane along the body (coronal or sagittal), not an axial slice; remove it")
+    if abs(row[0]) < abs(row[1]):
+        greys, row, column = greys.T, column, row
+    return np.ascontiguousarray(greys[:: 1 if column[1] > 0 else -1, :: 1 if row[0] > 0 else -1])
+
+
+def _places(dataset: pydicom.Dataset, sequence: str, frame: int) -> list[pydicom.Dataset]:
+    """Where a file may say a thing, the most special place first: of the frame, of all frames, or of the file."""
+    places = [dataset]
+    for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame)):
+        for group in list(dataset.get(groups) or ())[index : index + 1]:
+            places += group.get(sequence) or ()
+    return places[::-1]
 
 
 def _remedy(syntax: UID) -> str:
@@ -215,11 +233,7 @@ def _as_stored(value: int, dataset: pydicom.Dataset) -> int:
 
 def _rescale(dataset: pydicom.Dataset, frame: int, name: str | Path) -> tuple[float, float]:
     """Slope and intercept: of the file, or as enhanced CT has them, of all frames or of each."""
-    places = [dataset]
-    for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame)):
-        for group in list(dataset.get(groups) or ())[index : index + 1]:
-            places += group.get("PixelValueTransformationSequence") or ()
-    for place in reversed(places):
+    for place in _places(dataset, "PixelValueTransformationSequence", frame):
         if place.get("RescaleSlope") is not None and place.get("RescaleIntercept") is not None:
             units = str(place.get("RescaleType") or "")
             if units not in HOUNSFIELD_TYPES:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # Named, so that no decoder that starts another program (EPS) or fetches anything can be reached by a file's content.
 FORMATS = PICTURES
+LEAST_GREYS = 16  # between the lowest and the highest value of an image of 8 bits, at least
 LEAST_SPAN = 0.25  # share of white between the lowest and the highest value of an image of over 8 bits, at least
 TINTED = 0.01  # share of pixels whose channels differ by over 32 of 255, from which an image is in colour
 
@@ -35,7 +36,7 @@ _filters = threading.Lock()
 
 
 class UnlikelyGreysError(UserError):
-    """An image of more than 8 bits that uses a small part of them: its greys are not what it declares, most likely."""
+    """An image that uses a small part of its bits: its greys are not what it declares, most likely."""
 
 
 class Picture(NamedTuple):
@@ -51,7 +52,8 @@ def decode_picture(path: Path, content: bytes) -> Picture:
 
     Raises:
         UnlikelyGreysError: it has more than 8 bits, and its values span less than a quarter of them (12 bits in 16, or
-            Hounsfield units with an offset), or lie at both ends alone (signed numbers, written as unsigned).
+            Hounsfield units with an offset), or lie at both ends alone (signed numbers, written as unsigned). Or it has
+            8 bits, and fewer than 16 greys between its lowest and highest value (a mask).
         UserError: what `decode.read_slice` says of image files.
     """
     try:
@@ -141,6 +143,11 @@ def _greys(image: Image.Image, content: bytes, path: Path) -> Greys:
     pixels = _luma(upright)
     if _is_deep(image, content):  # Pillow has kept the upper 8 bits of each channel
         _check_range(pixels, 255, path)
+    elif 0 < np.ptp(pixels) < LEAST_GREYS:
+        raise UnlikelyGreysError(
+            f"{path}: its values are {pixels.min()} to {pixels.max()} of 255, as of a mask, or of 4 bits in 8; save it "
+            "with black at 0 and white at 255, or remove it"
+        )
     return pixels
 
 
