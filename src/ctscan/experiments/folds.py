@@ -39,6 +39,7 @@ class Fold(NamedTuple):
     experiment: str  # its name or revision
     params: dict[str, Any]  # params.yaml, nested
     inputs: dict[str, str]  # hash of each file or folder of code and data that its stages read, by path
+    model: str  # md5 of the fine-tuned model's file
     predictions: str  # CSV
 
 
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         "experiments": [fold.experiment for fold in folds],
         "params": {**folds[0].params, "split": {**folds[0].params["split"], "fold": None}},
         "inputs": folds[0].inputs,
+        "finetuned_md5": [fold.model for fold in folds],
     }
     strategy = params.split.strategy
     with publish(PLOTS / f"folds_{strategy}") as folder:
@@ -110,14 +112,10 @@ def read_fold(experiment: str) -> Fold:
             f"{experiment}: no {PREDICTED} of such an experiment ({reason}); run it as far as evaluate, or get it with "
             "`dvc exp pull`"
         ) from None
-    return Fold(experiment, params, _inputs(lock), predictions)
-
-
-def _inputs(lock: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of what the stages read and none of them makes."""
     stages = lock["stages"].values()
-    made = {out["path"] for stage in stages for out in stage.get("outs", [])}
-    return {dep["path"]: dep["md5"] for stage in stages for dep in stage.get("deps", []) if dep["path"] not in made}
+    made = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+    read = {dep["path"]: dep["md5"] for stage in stages for dep in stage.get("deps", []) if dep["path"] not in made}
+    return Fold(experiment, params, read, made["models/finetuned.keras"], predictions)
 
 
 def check_folds(folds: Sequence[Fold]) -> list[Fold]:
