@@ -399,8 +399,10 @@ def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: py
     groups = list_groups()
     shutil.copytree(TEST, "hospital")
     (Path("hospital/COVID") / "cut.png").write_bytes(b"")
+    (Path("hospital/COVID") / "gone.png").symlink_to("nowhere")
+    (Path("hospital/COVID") / "more.zip").write_bytes(b"PK\x03\x04")
     with Path("hospital/groups.csv").open("a") as file:
-        file.write("COVID/cut.png,COVID0\n")
+        file.write("COVID/cut.png,COVID0\nCOVID/gone.png,COVID0\n")
     assert main(["external", "hospital", "--name", "other"]) == 1
     report = json.loads(Path("metrics/external/other.json").read_text())
     for place in ("external", "internal"):  # the same images, so the same figures
@@ -411,9 +413,11 @@ def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: py
         assert found["calibration"]["before"]["brier"] == pytest.approx(details["calibration"]["after"]["brier"])
         assert found["novelty"]["marked"]["slices"] + found["novelty"]["unmarked"]["slices"] == len(groups)
         assert found["patients"]["test"] == pytest.approx(details["patients"]["test"])
-    assert report["data"]["files"] == len(groups) + 1
-    (left_out,) = report["data"]["left_out"]
-    assert left_out.startswith("hospital/COVID/cut.png: empty (0 bytes)")
+    assert report["data"]["files"] == len(groups) + 2
+    cut, gone, passed = report["data"]["left_out"]
+    assert cut.startswith("hospital/COVID/cut.png: empty (0 bytes)")
+    assert gone.startswith("hospital/COVID/gone.png: no such file")
+    assert passed == "hospital/COVID/more.zip: zip archive, passed over"
     assert report["run"]["model_md5"] == md5(Path("models/finetuned.keras"))
     text = Path("metrics/external/other.md").read_text()
     assert text in capsys.readouterr().out

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ctscan.core.errors import UserError
 from ctscan.core.files import publish, write_json
 from ctscan.core.params import LOCK_FILE, Params, parse_lock, validate
-from ctscan.experiments.programs import calling_dvc
+from ctscan.experiments.programs import calling_dvc, reason
 from ctscan.experiments.studies import changes
 
 if TYPE_CHECKING:  # help should not wait for it
@@ -38,6 +38,7 @@ class Fold(NamedTuple):
     experiment: str  # its name or revision
     params: dict[str, Any]  # params.yaml, nested
     inputs: dict[str, str]  # hash of each file or folder of code and data that its stages read, by path
+    model: str  # md5 of the fine-tuned model's file
     predictions: str  # CSV
 
 
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         "experiments": [fold.experiment for fold in folds],
         "params": {**folds[0].params, "split": {**folds[0].params["split"], "fold": None}},
         "inputs": folds[0].inputs,
+        "finetuned_md5": [fold.model for fold in folds],
     }
     strategy = params.split.strategy
     with publish(PLOTS / f"folds_{strategy}") as folder:
@@ -101,25 +103,20 @@ def read_fold(experiment: str) -> Fold:
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
 
-    try:
-        params = dvc.api.params_show("params.yaml", rev=experiment)
-        stages = parse_lock(dvc.api.read(str(LOCK_FILE), rev=experiment), f"{LOCK_FILE} of {experiment}")
-        predictions = dvc.api.read(PREDICTED, rev=experiment)
-    except (DvcException, SCMError, FileNotFoundError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{experiment}: no {PREDICTED} of such an experiment ({reason}); run it as far as evaluate, or get it with "
-            "`dvc exp pull`"
-        ) from None
-    return Fold(experiment, params, _inputs(stages), predictions)
-
-
-def _inputs(stages: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of what the stages read and none of them makes."""
-    made = {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
-    return {
-        dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", []) if dep["path"] not in made
-    }
+    with calling_dvc():
+        try:
+            params = dvc.api.params_show("params.yaml", rev=experiment)
+            lock = dvc.api.read(str(LOCK_FILE), rev=experiment)
+            predictions = dvc.api.read(PREDICTED, rev=experiment)
+        except (DvcException, SCMError, FileNotFoundError) as error:
+            raise UserError(
+                f"{experiment}: no {PREDICTED} of such an experiment ({reason(str(error))}); run it as far as "
+                "evaluate, or get it with `dvc exp pull`"
+            ) from None
+    stages = parse_lock(lock, f"{LOCK_FILE} of {experiment}").values()
+    made = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+    read = {dep["path"]: dep["md5"] for stage in stages for dep in stage.get("deps", []) if dep["path"] not in made}
+    return Fold(experiment, params, read, made["models/finetuned.keras"], predictions)
 
 
 def check_folds(folds: Sequence[Fold]) -> list[Fold]:

@@ -1,25 +1,28 @@
 """Keep the run in the work tree as a recorded study: `ctscan record-study NAME`, after `dvc repro` or `dvc exp apply`.
 
-Writes studies/NAME: params.yaml, dvc.lock, metrics, plots, and the recorded part of README.md with the command, the
-code's revision, figures, time and machine. What else README.md says is left as it is.
+Writes studies/NAME: params.yaml, dvc.lock, metrics, plots, each report of `ctscan external` on the run's model, and the
+recorded part of README.md with the commands, the code's revision, figures, time and machine. What else README.md says
+is left as it is.
 """
 
 import argparse
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
-from ctscan.core.params import parse_yaml
+from ctscan.core.params import parse_lock, parse_yaml
 from ctscan.experiments.environment import environment
 from ctscan.experiments.programs import read_program, status
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
-LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "folds*", "timing")
+LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "folds*", "external*", "timing")
+MODEL = "models/finetuned.keras"
+EXTERNAL, PLOTS = Path("metrics/external"), Path("plots")  # where `ctscan external` writes
 BEGIN, END = "<!-- recorded -->", "<!-- end of what is recorded -->"
 
 
@@ -35,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_run()
     require_code(arguments.base)
     snapshot(Path(), folder)
+    copy_external(folder, [_model_hash(folder / "dvc.lock")])
     params = parse_yaml((folder / "params.yaml").read_text(encoding="utf-8"))
     base = parse_yaml(read_program("git", "show", f"{arguments.base}:params.yaml"))
     settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
@@ -48,11 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
     }
     recorded = block(folder, about)
     page = folder / "README.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else f"# {arguments.name}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(before + recorded + rest.partition(END)[2], encoding="utf-8")
+    write_page(page, recorded)
     print(f"{folder}: recorded; say in {page} what it shows")
     return 0
+
+
+def write_page(page: Path, recorded: str) -> None:
+    """Put `recorded` in its place on the page of a study, which is made where there is none yet."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# {page.parent.name}\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    page.write_text(before + recorded + rest.partition(END)[2], encoding="utf-8")
 
 
 def require_run() -> None:
@@ -84,6 +93,35 @@ def snapshot(source: Path, folder: Path) -> None:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, folder / name)
+
+
+def copy_external(folder: Path, models: Collection[str]) -> int:
+    """Copy the reports of `ctscan external` on one of `models` (md5 of their files), with pictures, into `folder`.
+
+    Returns their number.
+    """
+    shutil.rmtree(folder / "external", ignore_errors=True)
+    reports = [path for path in sorted(EXTERNAL.glob("*.json")) if read_record(path)["run"]["model_md5"] in models]
+    for report in reports:
+        shutil.copytree(PLOTS / f"external_{report.stem}", folder / "external" / report.stem)
+        for path in (report, report.with_suffix(".md")):
+            shutil.copyfile(path, folder / "external" / path.name)
+    return len(reports)
+
+
+def external_commands(folder: Path) -> list[str]:
+    """What scored the other sets that the study in `folder` reports on."""
+    return [f"ctscan external {path.stem} --name {path.stem}" for path in sorted((folder / "external").glob("*.md"))]
+
+
+def external_sections(folder: Path) -> list[str]:
+    """The Markdown on each other set that the study in `folder` reports on."""
+    return ["\n" + path.read_text(encoding="utf-8").rstrip() for path in sorted((folder / "external").glob("*.md"))]
+
+
+def _model_hash(lock: Path) -> str:
+    stages = parse_lock(lock.read_text(encoding="utf-8")).values()
+    return next(str(out["md5"]) for stage in stages for out in stage["outs"] if out["path"] == MODEL)
 
 
 def changes(params: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -127,6 +165,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         "```console",
         "make data",
         about["command"],
+        *external_commands(folder),
         "```",
         "",
         "Test images, 95 % intervals:",
@@ -149,6 +188,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         f"- **code:** revision `{about['revision']}`",
         f"- **time:** {about['time']}",
         f"- **machine:** {about['machine']}",
+        *external_sections(folder),
         END,
     ]
     return "\n".join(lines)

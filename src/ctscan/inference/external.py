@@ -123,10 +123,16 @@ def _internal() -> Scored:
 
 
 def data_hash(labelled: LabelledSet) -> str:
-    """sha256 over the names and the contents of the labelled files, in the order of their names."""
+    """sha256 over the names and the contents of the labelled files, in the order of their names.
+
+    What can't be read (a link that leads nowhere, a pipe) counts by its name alone.
+    """
     lines = []
     for path in labelled.labels:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        except OSError:
+            content = ""
         lines.append(f"{path.relative_to(labelled.folder).as_posix()} {content}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
