@@ -22,6 +22,14 @@ def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
     assert caught.value.code == f"finetune: x.png: truncated; fetch it again\n{EARLIER_RESULTS}"
 
 
+def test_a_disk_that_can_not_be_written_to_is_one_line(workspace: Path) -> None:
+    def stage(params: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "split/a.png")
+
+    with pytest.raises(SystemExit, match=r"^finetune: split/a\.png: Read-only file system; work on a disk that can be"):
+        run_stage("finetune", stage)
+
+
 def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
     def stage(params: object) -> None:
         raise RuntimeError("{{node}} Error in function: UserError: x.png: truncated; fetch it again\nTraceback: ...")
