@@ -1,5 +1,6 @@
 """DICOM to greys."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,16 @@ def test_a_deflated_file_is_read_unless_it_would_fill_the_memory(
     assert path.stat().st_size < 2000
     monkeypatch.setattr("ctscan.images.dicom.MAX_UNPACKED", 100_000)
     with pytest.raises(UserError, match=r"a\.dcm: absurdly large for CT slices"):
+        frames(path)
+
+
+def test_compressed_pixels_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, STORED, syntax=RLELossless)
+    run = b"\x81\x00" * 50_000  # each pair unpacks to 128 bytes
+    dataset.PixelData = pydicom.encaps.encapsulate([struct.pack("<16L", 2, 64, 64 + len(run), *[0] * 13) + run + run])
+    dataset.save_as(path, enforce_file_format=True)
+    with pytest.raises(UserError, match=r"compressed bytes, more than 1 frames of 3x2 pixels can need"):
         frames(path)
 
 

@@ -155,9 +155,17 @@ def _whole_frames(dataset: pydicom.Dataset, count: int, path: Path) -> int:
     """How many of the `count` frames that the header promises are there: a damaged number would never end."""
     if not 1 <= count <= MAX_FRAMES:
         raise UserError(f"{path}: {count} frames, absurdly many for CT slices; export it again, or remove the file")
-    if count == 1 or dataset.file_meta.TransferSyntaxUID.is_compressed:
-        return count
     size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        # RLE may unpack to 64 times its length, whatever rows and columns say.
+        if len(dataset.PixelData) > count * (2 * size + 2**16):
+            raise UserError(
+                f"{path}: {len(dataset.PixelData)} compressed bytes, more than {count} frames of {dataset.Columns}x"
+                f"{dataset.Rows} pixels can need; export it again, or remove the file"
+            )
+        return count
+    if count == 1:
+        return count
     return min(count, len(dataset.PixelData) // max(1, size))
 
 
