@@ -102,8 +102,8 @@ def _sweep(
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         if command[0] != "git":
             calls.append(command[3:])
-        said = {"status": changed, "--literal-pathspecs": "sample.dvc\n"}.get(command[1], "")
-        return subprocess.CompletedProcess(command, 0, said, "")
+        answers = {"status": changed, "--literal-pathspecs": "" if "--others" in command else "sample.dvc\n"}
+        return subprocess.CompletedProcess(command, 0, answers.get(command[1], ""), "")
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(sweep, "waiting", lambda: list(waiting))
@@ -144,6 +144,9 @@ def test_a_dataset_that_git_does_not_have_is_refused_before_anything_is_queued(
     sweep.require_tracked(["by git [1]", "by dvc"])
     with pytest.raises(UserError, match=r"^dataset by nobody: .*`dvc add by nobody`"):
         sweep.require_tracked(["by git [1]", "by nobody"])
+    (tmp_path / "by git [1]/new.png").touch()
+    with pytest.raises(UserError, match=r"^dataset by git \[1\]: Git does not have 1 files of it \(.*new\.png"):
+        sweep.require_tracked(["by git [1]"])
 
 
 def test_what_waits_in_the_queue_beside_it_is_named_before_anything_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:

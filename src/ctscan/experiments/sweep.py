@@ -72,13 +72,22 @@ def require_committed() -> None:
 
 
 def require_tracked(datasets: Collection[str]) -> None:
-    """Raises `UserError` where Git has neither one of `datasets` nor its .dvc file: the queue runs on what Git has."""
+    """Raises `UserError` where Git lacks one of `datasets`, or files of it: the queue runs on what Git has.
+
+    Git has the .dvc file of a dataset that DVC tracks, and ignores the dataset itself.
+    """
+    ask = ("git", "--literal-pathspecs", "ls-files")
     for dataset in sorted(datasets):
-        named = read_program("git", "--literal-pathspecs", "ls-files", "--", dataset, f"{dataset}.dvc")
-        if not named:
+        if not read_program(*ask, "--", dataset, f"{dataset}.dvc"):
             raise UserError(
                 f"dataset {dataset}: Git does not have it, so a run from the queue would not find it; run "
                 f"`dvc add {dataset}` and `git add {dataset}.dvc`"
+            )
+        lacking = read_program(*ask, "--others", "--exclude-standard", "--", dataset).splitlines()
+        if lacking:
+            raise UserError(
+                f"dataset {dataset}: Git does not have {len(lacking)} files of it ({lacking[0]}), so runs from the "
+                f"queue would be without them; run `git add {dataset}`, or remove them"
             )
 
 
