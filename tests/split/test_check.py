@@ -220,6 +220,14 @@ def test_links_into_a_cache_of_dvc_are_files(folder: Path, tmp_path: Path) -> No
     assert len(scan(folder, CLASSES, 32)) == 24
 
 
+def test_links_that_lead_nowhere_are_a_line_each(folder: Path) -> None:
+    for name, target in (("gone.png", "nowhere"), ("loop.png", "loop.png")):
+        (folder / "COVID" / name).symlink_to(target)
+    assert faults(folder) == [
+        f"{folder}/COVID/{name}: no such file; restore it, or correct the path" for name in ("gone.png", "loop.png")
+    ]
+
+
 def test_names_match_with_accents_in_either_form(folder: Path) -> None:
     composed, decomposed = "gr\u00fcn", "gru\u0308n"
     (folder / "COVID").rename(folder / decomposed)

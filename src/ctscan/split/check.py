@@ -17,7 +17,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
 from ctscan.images.decode import EXTENSIONS, HOUNSFIELD, decode, resize
 from ctscan.images.greys import Greys
-from ctscan.images.kinds import READ, UNREAD, look
+from ctscan.images.kinds import READ, UNREAD, check_file, look
 from ctscan.images.pictures import UnlikelyGreysError
 from ctscan.split.duplicates import THUMBNAIL, all_copies
 
@@ -161,6 +161,7 @@ def _check_location(folder: Path, path: Path) -> None:
         path.name.encode()
     except UnicodeEncodeError:
         raise UserError(f"{str(path)!a}: its name is not valid UTF-8; rename it") from None
+    check_file(path)  # first: a link to itself can't be resolved
     target = path.resolve()
     if not target.is_relative_to(folder.resolve()) and not _is_in_dvc_cache(target):
         raise UserError(f"{path}: a link out of the dataset; put the file itself there")
