@@ -189,6 +189,7 @@ def test_greys_are_those_of_pydicom_by_its_own_rescale_and_window(name: str) -> 
         ({"Modality": None}, "modality none, not CT"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "a plane along the body (coronal or sagittal)"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "damaged DICOM"),
         ({"PixelData": None}, "without pixels"),
         ({"PhotometricInterpretation": "RGB"}, "in RGB, not in greys"),
         ({"RescaleSlope": None}, "without rescale slope and intercept"),

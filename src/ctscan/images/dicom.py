@@ -84,10 +84,14 @@ def read_frames(path: Path, content: bytes) -> Iterator[Greys | UserError]:
     if whole < count:
         dataset.NumberOfFrames = whole  # or pydicom refuses them all
     for index in range(whole):
+        name = f"{path}#{index + 1}" if count > 1 else str(path)
         try:
-            yield _frame(dataset, index, f"{path}#{index + 1}" if count > 1 else str(path))
+            found: Greys | UserError = _frame(dataset, index, name)
         except UserError as error:
-            yield error
+            found = error
+        except Exception as error:  # the frames may have damaged elements of their own
+            found = UserError(f"{name}: damaged DICOM ({_one_line(error)}); export it again, or remove the file")
+        yield found
     if whole < count:
         yield UserError(
             f"{path}#{whole + 1}: its pixels end here, before the last of {count} frames; export it again, or remove it"
@@ -141,7 +145,7 @@ def _check(dataset: pydicom.Dataset, path: Path) -> None:
             f"{path}: DICOM without transfer syntax (0002,0010), so nothing says how its pixels are stored; "
             "export it again, or remove the file"
         )
-    if dataset.HighBit != dataset.BitsStored - 1:
+    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
         raise UserError(
             f"{path}: DICOM whose {dataset.BitsStored} bits end at bit {dataset.HighBit}, not at the lowest; "
             "export the original slice"
