@@ -8,7 +8,7 @@ from ctscan.core.files import publish, write_record
 from ctscan.core.params import Params
 from ctscan.core.stage import run_stage
 from ctscan.split.check import scan
-from ctscan.split.leakage import contradiction, leak_report, thumbnails
+from ctscan.split.leakage import contradiction, leak_report
 from ctscan.split.strategies import assign_subsets
 
 COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
@@ -22,8 +22,8 @@ def prepare_split(params: Params) -> None:
     """
     folder = Path(params.dataset)
     found = scan(folder, params.classes, params.checks.min_size)
-    manifest = assign_subsets(found, params.split, params.seed)
-    report = leak_report(manifest, thumbnails(folder / path for path in manifest["path"]))
+    manifest = assign_subsets(found.manifest, found.copies, params.split, params.seed)
+    report = leak_report(manifest, found.copies, found.thumbnails, params.seed)
     doubt = contradiction(report)
     if doubt:
         print(f"WARNING: {doubt}", file=sys.stderr)
@@ -41,9 +41,10 @@ def prepare_split(params: Params) -> None:
         manifest.to_csv(table, columns=COLUMNS, index=False, lineterminator="\n")
         write_record(metrics, report)
 
+    asked = "them" if report["probe"]["exact"] else f"{report['probe']['asked']} of them"
     print(
         f"{params.split.strategy} split: {report['test_positive']} + {report['test_negative']} test images; "
-        f"nearest neighbour knows {report['probe_accuracy']:.3f} of them; {report['near_duplicate_pairs_across']} "
+        f"nearest neighbour knows {report['probe_accuracy']:.3f} of {asked}; {report['near_duplicate_pairs_across']} "
         f"copies and {report['groups_across']} groups across subsets"
     )
 
