@@ -319,11 +319,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outs(folder: Path) -> dict[str, bytes]:
-    paths = [path for top in ("split", "metrics") for path in (folder / top).rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    """The content of each file that the stage writes, and where each link leads."""
+    paths = [path for top in ("split", "metrics") for path in (folder / top).rglob("*") if not path.is_dir()]
+    return {
+        path.relative_to(folder).as_posix(): bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in paths
+    }
 
 
-def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path) -> None:
+def test_the_stage_writes_manifest_metrics_and_folders_of_links(workspace: Path) -> None:
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
@@ -341,7 +345,9 @@ def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path)
     for line in manifest[1:]:
         path, label, subset, *_ = line.split(",")
         side = "test" if subset == "test" else "train"
-        assert made.pop(f"split/images/{side}/{path}") == (workspace / "sample" / path).read_bytes()
+        image = f"split/images/{side}/{path}"
+        assert made.pop(image).decode() == f"../../../../sample/{path}"
+        assert (workspace / image).samefile(workspace / "sample" / path)
         assert label == ("1" if path.startswith("COVID/") else "0")
     assert made == {}
 
