@@ -45,7 +45,7 @@ def evaluate(params: Params) -> None:
     finetuned = load_model(MODELS / "finetuned.keras")
     network = forward(novelty.with_features(finetuned))
 
-    subsets = load_subsets(size=finetuned.input_shape[1])
+    subsets = load_subsets(params.dataset, size=finetuned.input_shape[1])
     val, test = score_models(load_model(MODELS / "initial.keras"), network, subsets)
 
     resamples = intervals.resample(test.labels, test.groups, params.evaluate.bootstrap, seed, "test")

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "record-study": ("ctscan.experiments.studies", "keep the run in the work tree under studies/"),
     },
     "Check and maintain": {
+        "folders": ("ctscan.split.folders", "make split/images, the study's four folders, that of split/manifest.csv"),
         "verify": ("ctscan.experiments.verify", "run the committed pipeline again and compare the bytes"),
         "check-lock": ("ctscan.experiments.check_lock", "check that dvc.lock is in step; needs no data"),
         "readme-tables": ("ctscan.experiments.readme_tables", "fill the figures in the documents from the metrics"),

@@ -60,7 +60,7 @@ def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixt
 
 
 def _inputs(workspace: Path) -> None:
-    for name in ("models/backbone.keras", "models/initial.keras", "split/images/train/a.png", "split/manifest.csv"):
+    for name in ("models/backbone.keras", "models/initial.keras", "sample/COVID/a.png", "split/manifest.csv"):
         path = workspace / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -87,7 +87,7 @@ def test_a_checkpoint_outlives_a_failure_and_ends_with_success(workspace: Path) 
     [
         ("params.yaml", "finetune_lr: 0.00001", "finetune_lr: 0.00002"),
         ("models/initial.keras", "initial", "retrained"),
-        ("split/images/train/a.png", "a.png", "b.png"),
+        ("sample/COVID/a.png", "a.png", "b.png"),
     ],
 )
 def test_other_inputs_have_another_checkpoint(workspace: Path, file: str, old: str, new: str) -> None:

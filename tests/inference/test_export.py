@@ -37,9 +37,12 @@ REPORT = {
 @pytest.fixture
 def evaluated(workspace: Path) -> Path:
     """A workspace as evaluate leaves it, as far as export reads it."""
-    draw_dataset(workspace / "split" / "images" / "test", images=2)
-    for folder in ("models", "metrics"):
+    dataset = draw_dataset(workspace / "sample", images=2)
+    for folder in ("models", "metrics", "split"):
         (workspace / folder).mkdir()
+    paths = [path.relative_to(dataset).as_posix() for path in sorted(dataset.glob("*/*"))]
+    (workspace / "split" / "manifest.csv").write_text("\n".join(["path,subset", *(f"{path},test" for path in paths)]))
+    (workspace / "metrics" / "split.json").write_text('{"dataset": "sample"}')
     (workspace / "metrics" / "details.json").write_text(json.dumps(REPORT))
     _record(tiny_network())
     return workspace

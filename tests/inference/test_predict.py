@@ -14,6 +14,7 @@ from ctscan.__main__ import main
 from ctscan.core.files import read_record
 from ctscan.core.params import load_params
 from ctscan.model.saving import save_model
+from ctscan.split.folders import refresh
 
 import keras
 import numpy as np
@@ -73,11 +74,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for label, place in enumerate(("non-COVID", "COVID")):
         for number in range(IMAGES):
             subset = ("train", "val", "test")[number % 3]
-            file = Path("split/images", "test" if subset == "test" else "train", place, f"slice {number}.png")
+            file = Path("sample", place, f"slice {number}.png")
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(texture(1000 * label + number)).save(file)
             lines.append(f"{place}/{file.name},{label},{subset},{place}{number // 6},44,40,L")
-    Path("split/manifest.csv").write_text("\n".join(lines) + "\n")
+    for name, text in (
+        ("split/manifest.csv", "\n".join(lines) + "\n"),
+        ("metrics/split.json", '{"dataset": "sample"}'),
+    ):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    refresh()
     np.save("features.npy", np.random.default_rng(1).standard_normal((2 * IMAGES, 4)).astype("float32"))
     small_models()
     # A switch of the whole process, which later tests would inherit.
@@ -324,9 +331,9 @@ def test_other_mistakes_are_a_line(copy: Path, capsys: pytest.CaptureFixture[str
     assert main(["predict", str(TEST)]) == 1
     assert "`COVID/absent.png` is no image" in capsys.readouterr().err
     (TEST / "groups.csv").unlink()
-    shutil.rmtree(TEST / "COVID")
-    (TEST / "COVID").mkdir()
-    assert main(["predict", str(TEST)]) == 1
+    shutil.copytree(TEST / "non-COVID", "incoming/non-COVID")
+    Path("incoming/COVID").mkdir()
+    assert main(["predict", "incoming"]) == 1
     printed = capsys.readouterr()
     assert "none of its 8 images is of the positive class" in printed.err
     assert printed.out.count(".png") == 8

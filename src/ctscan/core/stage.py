@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.files import SCRATCH, remove
@@ -108,10 +109,10 @@ def _forget_abandoned(home: Path, wanted: Path) -> None:
 
 def _fingerprint(stage: str) -> str:
     """A hash of all that DVC tracks as the input of `stage`: the content of its deps and its params."""
-    declared = pipeline()["stages"][stage]
-    digest = hashlib.sha256(load_params(stage).model_dump_json().encode())
+    declared, params = pipeline()["stages"][stage], load_params(stage)
+    digest = hashlib.sha256(params.model_dump_json().encode())
     for dependency in declared["deps"]:
-        path = Path(dependency)
+        path = Path(Template(dependency).substitute(dict(params)))  # ${dataset} is how DVC names a param, too
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:  # importing writes these
                 digest.update(str(file).encode())

@@ -25,6 +25,8 @@ from ctscan.experiments.spread import difference, settings, summary, table
 import numpy as np
 
 if TYPE_CHECKING:  # help should not wait for it
+    from ctscan.split.check import Scan
+
     import pandas as pd
 
 STRATEGIES = get_args(Split.model_fields["strategy"].annotation)
@@ -71,9 +73,10 @@ def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool
     seeds = range(params.seed, params.seed + count)
     folder = Path(params.dataset)
     found, features = scan(folder, params.classes, params.checks.min_size), np.load(FEATURES)
-    if found["path"].tolist() != read_manifest()["path"].tolist() or len(found) != len(features):
+    names = found.manifest["path"].tolist()
+    if names != read_manifest()["path"].tolist() or len(names) != len(features):
         raise UserError(f"{FEATURES} is not of the images in {folder}; run `dvc repro` first")
-    paths = [folder / path for path in found["path"]]
+    paths = [folder / name for name in names]
     images = np.concatenate([batch.numpy() for batch in image_batches(paths, params.image_size)])
 
     repeats = repeat(Material(found, paths, images, features), params, seeds, finetuning, SCRATCH)
@@ -132,7 +135,7 @@ def require_features() -> None:
 class Material(NamedTuple):
     """What no seed changes, in natural order of path: n images, and what the frozen backbone made of them."""
 
-    found: "pd.DataFrame"  # of `check.scan`
+    found: "Scan"
     paths: Sequence[Path]  # the n files
     images: np.ndarray  # (n, s, s, 1) uint8
     features: np.ndarray  # (n, d) float32
@@ -159,7 +162,8 @@ def repeat(
     """
     from ctscan.split.strategies import assign_subsets
 
-    splits = {seed: assign_subsets(material.found, params.split, seed) for seed in seeds}
+    found = material.found
+    splits = {seed: assign_subsets(found.manifest, found.copies, params.split, seed) for seed in seeds}
     return [
         _once(material, splits[seed], params.model_copy(update={"seed": seed}), finetuning, scratch) for seed in seeds
     ]

@@ -7,7 +7,7 @@ import pandas as pd
 
 SPLIT_FOLDER = Path("split")
 MANIFEST = SPLIT_FOLDER / "manifest.csv"
-IMAGES = SPLIT_FOLDER / "images"
+IMAGES = SPLIT_FOLDER / "images"  # made of links, for people (see `split.folders`); stages read the dataset
 
 
 def read_manifest(path: Path = MANIFEST) -> pd.DataFrame:
@@ -15,12 +15,9 @@ def read_manifest(path: Path = MANIFEST) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"path": str, "group": str, "subset": str}, keep_default_na=False)
 
 
-def image_paths(manifest: pd.DataFrame) -> list[Path]:
-    """Where each row's image lies: validation images lie in the study's train folder."""
-    return [
-        IMAGES / ("test" if subset == "test" else "train") / path
-        for path, subset in zip(manifest["path"], manifest["subset"], strict=True)
-    ]
+def image_paths(manifest: pd.DataFrame, dataset: str) -> list[Path]:
+    """Where each row's image lies in the folder `dataset`."""
+    return [Path(dataset, path) for path in manifest["path"]]
 
 
 def rows(manifest: pd.DataFrame, *subsets: str) -> np.ndarray:

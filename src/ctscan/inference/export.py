@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.files import write_json
+from ctscan.split.folders import refresh
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -86,9 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     output: Path = arguments.output.expanduser() if arguments.output else MODEL.with_suffix(form.suffix)
     evaluation = read_evaluation()
+    refresh()
     paths = sorted(path for path in IMAGES.glob("*/*") if path.is_file())
     if not paths:
-        raise UserError(f"{IMAGES} holds no images to check the export on; get them with `dvc checkout split/images`")
+        raise UserError(f"{IMAGES} holds no images to check the export on; get the dataset that it links to")
     _check_target(output, is_folder=arguments.format == "savedmodel")
 
     from ctscan.model.saving import load_model
