@@ -1,5 +1,6 @@
 """Run a stage: read its params, turn an error into one line, and continue after a kill from its checkpoint."""
 
+import gc
 import hashlib
 import re
 import sys
@@ -44,6 +45,9 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; run again to continue\n{EARLIER_RESULTS}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # The process ends now. Python would first look for garbage among TensorFlow's objects, which takes a second.
+        gc.freeze()
 
 
 @contextmanager
