@@ -23,7 +23,7 @@ def train_initial(params: Params) -> None:
     """
     configure_keras(params.precision)
     manifest = read_manifest()
-    features = np.load("features.npy")
+    features = np.load("features.npy", mmap_mode="r")
     head = build_head(features.shape[1], params.head, params.seed)
 
     with checkpoint("train-initial") as folder:

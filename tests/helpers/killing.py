@@ -4,7 +4,6 @@ import io
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ctscan.core.stage import run_stage
 from ctscan.images.batches import image_batches
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
-from ctscan.training import loop, phases
+from ctscan.training import activation_cache, loop
 
 import keras
 import numpy as np
@@ -83,14 +82,13 @@ def _die_publishing(count: int) -> None:
 def _die_filling(count: int) -> None:
     """When so many batches of images have gone into the activation cache."""
 
-    def batches(files: list[Path], size: int) -> Iterator[Any]:
-        for index, batch in enumerate(small(files, size)):
+    def batches(files: list[Path], size: int, block: int) -> Iterator[Any]:
+        for index, batch in enumerate(image_batches(files, size, 8)):
             if index == count:
                 _die()
             yield batch
 
-    small = partial(image_batches, batch_size=8)
-    vars(phases)["image_batches"] = batches
+    vars(activation_cache)["image_batches"] = batches
 
 
 def prepare(folder: Path) -> None:
