@@ -14,7 +14,8 @@ from ctscan.core.stage import run_stage
 from ctscan.images.batches import image_batches
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
-from ctscan.training import activation_cache, loop
+from ctscan.training import activation_cache, examples, loop
+from ctscan.training.activation_cache import Speeds
 
 import keras
 import numpy as np
@@ -35,6 +36,14 @@ def run(folder: Path, stage: str, moment: tuple[str, int] | None) -> None:
             moment[0]
         ](moment[1])
     run_stage(stage, {"train-initial": train_initial.train_initial, "finetune": finetune.finetune}[stage])
+
+
+def run_blockwise(folder: Path, stage: str, moment: tuple[str, int] | None, caching: bool) -> None:
+    """As `run`, with a training set that counts as large; without `caching`, the frozen part goes over every epoch."""
+    examples.BLOCKWISE_ABOVE = 8
+    vars(activation_cache)["_memory"] = lambda: 0
+    vars(activation_cache)["_measure"] = lambda *_: Speeds(computing=1, writing=0, reading=0 if caching else 2)
+    run(folder, stage, moment)
 
 
 def _die() -> None:

@@ -133,3 +133,18 @@ def test_finetune_killed_in_the_activation_cache_in_training_and_in_a_checkpoint
     rates = [row["lr"] for row in json.loads((folder / "plots/finetune/train/lr.json").read_text())]
     share = [(1 + math.cos(math.pi * epoch / EPOCHS)) / 2 if schedule == "cosine" else 1 for epoch in range(EPOCHS)]
     assert rates == pytest.approx([params["finetune_lr"] * part for part in share])
+
+
+def test_blockwise_training_ends_in_the_same_bytes_after_a_kill_and_by_whatever_the_speeds_choose(
+    run: Killable, inputs: Path, tmp_path: Path
+) -> None:
+    whole, killed = (Path(shutil.copytree(inputs, tmp_path / name)) for name in ("whole", "killed"))
+    for stage in ("train-initial", "finetune"):
+        assert run("run_blockwise", whole, stage, None, True) == 0, (whole / "log").read_text()
+        assert run("run_blockwise", killed, stage, ("step", 2 * STEPS + 1), False) == -signal.SIGKILL
+        assert run("run_blockwise", killed, stage, None, stage == "train-initial") == 0, (killed / "log").read_text()
+        outs = _outs(whole, stage)
+        assert _outs(killed, stage) == outs
+    assert "computing the frozen part once" in (whole / "log").read_text()
+    assert "computing the frozen part in each epoch" in (killed / "log").read_text()
+    _assert_nothing_is_kept(killed)

@@ -14,7 +14,7 @@ import tensorflow as tf
 Fetch = Callable[[tf.Tensor], tf.Tensor | tuple[tf.Tensor, ...]]
 
 BLOCKWISE_ABOVE = 10_000  # training images
-WINDOW = 128 * 2**20  # bytes; up to four windows are in memory at a time
+WINDOW = 64 * 2**20  # bytes; tf.data holds up to four windows at a time
 
 
 def is_blockwise(training_images: int) -> bool:
