@@ -14,12 +14,13 @@ from ctscan.core.stage import run_stage
 from ctscan.images.batches import image_batches
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
-from ctscan.training import activation_cache, examples, loop
+from ctscan.training import activation_cache, devices, examples, loop
 from ctscan.training.activation_cache import Speeds
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from PIL import Image
 
 SIZE, FEATURES = 16, 6
@@ -43,6 +44,14 @@ def run_blockwise(folder: Path, stage: str, moment: tuple[str, int] | None, cach
     examples.BLOCKWISE_ABOVE = 8
     vars(activation_cache)["_memory"] = lambda: 0
     vars(activation_cache)["_measure"] = lambda *_: Speeds(computing=1, writing=0, reading=0 if caching else 2)
+    run(folder, stage, moment)
+
+
+def run_on_two_devices(folder: Path, stage: str, moment: tuple[str, int] | None) -> None:
+    """As `run`, with two halves of the processor as if they were GPUs."""
+    halves = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
+    vars(devices)["_devices"] = lambda: ["CPU:0", "CPU:1"]
     run(folder, stage, moment)
 
 

@@ -2,10 +2,12 @@
 
 from itertools import chain
 
+from ctscan.core.seeds import generator
 from ctscan.training import examples as module
 from ctscan.training.examples import Examples, block_size, is_blockwise
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -85,19 +87,24 @@ def test_a_window_holds_a_block_however_large_its_images_are(monkeypatch: pytest
     assert [len(window) for window in disk.reads] == [BLOCK] * (COUNT // BLOCK) + [COUNT % BLOCK]
 
 
+def test_devices_get_equal_shares_of_each_training_batch(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "device_count", lambda: 4)
+    batches = _batches(examples.shuffled(BATCH, 1, range(2)))
+    assert len(batches) == 2 * examples.steps(BATCH)
+    assert {len(batch) % 4 for batch in batches} == {0}
+    assert sum(len(batch) for batch in batches) == 2 * (COUNT - COUNT % 4)
+    assert sum(len(batch) for batch in _batches(examples.ordered(BATCH))) == COUNT
+
+
 def test_a_block_is_whole_batches() -> None:
     assert [block_size(batch) for batch in (8, 16, 20, 32, 33)] == [32, 32, 40, 32, 33]
 
 
 def test_the_study_set_keeps_the_order_of_one_permutation() -> None:
-    assert not is_blockwise(1_476)
-    assert is_blockwise(100_000)
+    study, cohort = (pd.DataFrame({"subset": ["train"] * count}) for count in (1_476, 100_000))
+    assert not is_blockwise(study, augmenting=False)
+    assert is_blockwise(cohort, augmenting=False)
+    assert not is_blockwise(cohort, augmenting=True)
     disk = Disk()
     first, *_ = _batches(Examples(np.arange(COUNT), np.arange(COUNT), disk.fetch).shuffled(BATCH, 7, range(1)))
-    assert first == np.random.default_rng(_seed()).permutation(COUNT)[:BATCH].tolist()
-
-
-def _seed() -> int:
-    from ctscan.core.seeds import derive_seed
-
-    return derive_seed(7, "shuffle", 0)
+    assert first == generator(7, "shuffle", 0).permutation(COUNT)[:BATCH].tolist()

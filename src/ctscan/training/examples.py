@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ctscan.core.seeds import INFERENCE_BATCH, generator
 from ctscan.images.batches import ahead
 from ctscan.images.manifest import rows
+from ctscan.training.devices import device_count
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,12 @@ BLOCKWISE_ABOVE = 10_000  # training images
 WINDOW = 64 * 2**20  # bytes; tf.data holds up to four windows at a time
 
 
-def is_blockwise(training_images: int) -> bool:
-    """Whether a set is read block by block, see `Examples`: from more than `BLOCKWISE_ABOVE` training images on."""
-    return training_images > BLOCKWISE_ABOVE
+def is_blockwise(manifest: pd.DataFrame, augmenting: bool) -> bool:
+    """Whether training reads block by block, see `Examples`: above `BLOCKWISE_ABOVE` training images.
+
+    Augmentation needs the image files themselves, of which each lies somewhere else on the disk anyway.
+    """
+    return not augmenting and len(rows(manifest, "train")) > BLOCKWISE_ABOVE
 
 
 def block_size(batch_size: int) -> int:
@@ -48,30 +52,39 @@ class Examples:
         self.fetch = fetch
         self.blockwise = blockwise
 
+    @property
+    def trained(self) -> int:
+        """The number of images in an epoch of training: n, less what several devices can't share out equally.
+
+        Keras' synchronized BatchNormalization fails on shares of different sizes.
+        """
+        return len(self.labels) - len(self.labels) % device_count()
+
     def steps(self, batch_size: int) -> int:
-        """The number of batches in one pass."""
-        return math.ceil(len(self.labels) / batch_size)
+        """The number of batches in an epoch of training."""
+        return math.ceil(self.trained / batch_size)
 
     def ordered(self, batch_size: int) -> tf.data.Dataset:
         """Batches of one pass, in order."""
-        return self._batches(lambda epoch: np.arange(len(self.labels)), range(1), batch_size)
+        count = len(self.labels)
+        return self._batches(lambda epoch: np.arange(count), count, range(1), batch_size)
 
     def shuffled(self, batch_size: int, seed: int, epochs: range) -> tf.data.Dataset:
         """Batches of one pass per epoch of `epochs`, in an order that depends on `seed` and the epoch alone."""
-        count, block, window = len(self.labels), block_size(batch_size), self._window(batch_size)
+        count, block, window = self.trained, block_size(batch_size), self._window(batch_size)
 
         def permutation(epoch: int) -> np.ndarray:
-            return generator(seed, "shuffle", int(epoch)).permutation(count)
+            return generator(seed, "shuffle", int(epoch)).permutation(len(self.labels))[:count]
 
         def blockwise(epoch: int) -> np.ndarray:
-            draw, order = generator(seed, "shuffle", int(epoch)), np.arange(count)
+            random, order = generator(seed, "shuffle", int(epoch)), np.arange(count)
             whole = count // block * block  # a shorter block stays the last, so that all others are whole
-            draw.shuffle(order[:whole].reshape(-1, block))
+            random.shuffle(order[:whole].reshape(-1, block))
             for start in range(0, count, window):
-                draw.shuffle(order[start : start + window])
+                random.shuffle(order[start : start + window])
             return order
 
-        return self._batches(blockwise if self.blockwise else permutation, epochs, batch_size)
+        return self._batches(blockwise if self.blockwise else permutation, count, epochs, batch_size)
 
     def _window(self, batch_size: int) -> int:
         """The number of images in a window: whole blocks, one at least."""
@@ -92,7 +105,11 @@ class Examples:
         )
         return loaded
 
-    def _batches(self, order: Callable[[int], np.ndarray], epochs: range, batch_size: int) -> tf.data.Dataset:
+    def _batches(
+        self, order: Callable[[int], np.ndarray], count: int, epochs: range, batch_size: int
+    ) -> tf.data.Dataset:
+        """Batches of the `count` images that `order` gives for each epoch."""
+
         def pieces(size: int) -> tf.data.Dataset:
             def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
                 drawn = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64, stateful=False), [None])
@@ -101,12 +118,12 @@ class Examples:
             return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(of_epoch)
 
         # Without a known number of batches, Keras warns when they run out.
-        count = tf.data.experimental.assert_cardinality(len(epochs) * self.steps(batch_size))
+        known = tf.data.experimental.assert_cardinality(len(epochs) * math.ceil(count / batch_size))
         if not self.blockwise:
-            return ahead(pieces(batch_size).apply(count), self._load)
+            return ahead(pieces(batch_size).apply(known), self._load)
         windows = pieces(self._window(batch_size)).map(self._load_sorted).prefetch(1)
         batches = windows.flat_map(lambda *window: tf.data.Dataset.from_tensor_slices(window).batch(batch_size))
-        return ahead(batches.apply(count), lambda *batch: batch)
+        return ahead(batches.apply(known), lambda *batch: batch)
 
 
 def examples(manifest: pd.DataFrame, subset: str, fetch: Fetch, blockwise: bool = False) -> Examples:

@@ -17,6 +17,7 @@ from typing import Any
 from ctscan.core.errors import UserError, writing
 from ctscan.core.params import Training
 from ctscan.core.seeds import derive_seed
+from ctscan.training.devices import device_count, synchronized_normalization
 from ctscan.training.examples import Examples
 from ctscan.training.optimizer import FusedRMSprop
 
@@ -37,12 +38,13 @@ def compile_classifier(
 
     Args:
         steps_per_execution: how many steps TensorFlow takes before it goes back to Python, which costs a millisecond.
+            On several devices it is 1, because Keras 3.15 fails with more there.
     """
     model.compile(
         FusedRMSprop(learning_rate),
         loss=keras.losses.BinaryCrossentropy(),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
-        steps_per_execution=steps_per_execution,
+        steps_per_execution=steps_per_execution if device_count() == 1 else 1,
     )
 
 
@@ -81,16 +83,17 @@ def train(
             print(f"continuing after epoch {start}, from {checkpoint}")
         if start < settings.epochs and not _finished(history, settings.patience):
             steps = training.steps(batch_size)
-            model.fit(
-                training.shuffled(batch_size, seed, range(start, settings.epochs)),
-                validation_data=validation.ordered(batch_size),
-                initial_epoch=start,
-                epochs=settings.epochs,
-                shuffle=False,  # the dataset comes in the order of each epoch
-                steps_per_epoch=steps,
-                verbose=0,
-                callbacks=[_Epochs(history, state, settings, steps, seed)],
-            )
+            with synchronized_normalization(model):
+                model.fit(
+                    training.shuffled(batch_size, seed, range(start, settings.epochs)),
+                    validation_data=validation.ordered(batch_size),
+                    initial_epoch=start,
+                    epochs=settings.epochs,
+                    shuffle=False,  # the dataset comes in the order of each epoch
+                    steps_per_epoch=steps,
+                    verbose=0,
+                    callbacks=[_Epochs(history, state, settings, steps, seed)],
+                )
         state.load_best(best_epoch(history))
     return history
 
@@ -111,7 +114,8 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Record | None = None) -> None:
         self.started = time.monotonic()
-        self.rate = float(f"{float(self.model.optimizer.learning_rate):.7g}")  # the digits that float32 holds
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.rate = float(f"{rate:.7g}")  # the digits that float32 holds
         for index, source in enumerate(_seed_generators(self.model)):
             source.state.assign([derive_seed(self.seed, "epoch", epoch, index), 0])
 

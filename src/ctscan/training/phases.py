@@ -50,7 +50,7 @@ def train_head(
     else:
         classifier = keras.Model(head.inputs, head(head.inputs[0]))
         fetch = _feature_reader(features)
-    blockwise = not params.augment.enabled and is_blockwise(len(rows(manifest, "train")))
+    blockwise = is_blockwise(manifest, params.augment.enabled)
     training = examples(manifest, "train", fetch, blockwise)
     # An epoch on features takes half a second. On images it takes a minute, in which the user looks for progress.
     together = 1 if params.augment.enabled else training.steps(params.batch_size)
@@ -94,7 +94,7 @@ def finetune(
         freeze_normalization(head)
     whole = keras.Model(backbone.input, classify(backbone.output, head), name="classifier")
     size = backbone.input_shape[1]
-    blockwise = not params.augment.enabled and is_blockwise(len(rows(manifest, "train")))
+    blockwise = is_blockwise(manifest, params.augment.enabled)
     parts = _in_reading_order(manifest, blockwise, params.seed)
     positions = np.concatenate(parts)
     seen, files = manifest.iloc[positions], [paths[position] for position in positions]
