@@ -120,5 +120,6 @@ def _fingerprint(stage: str) -> str:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:  # importing writes these
                 digest.update(str(file).encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                with file.open("rb") as stream:  # in pieces, because features.npy may be large
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]

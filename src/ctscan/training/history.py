@@ -14,12 +14,15 @@ from dvclive import Live
 HEADLINE = {"initial": "val_init", "finetune": "val_ft"}
 
 
-def publish_history(phase: str, history: list[Record]) -> None:
+def publish_history(phase: str, history: list[Record], blockwise: bool = False) -> None:
     """Write what git keeps of the epochs of `phase`, `initial` or `finetune`.
 
     `plots/<phase>/{train,val,best}/<metric>.json` hold the curves, `metrics/<phase>.json` the best epoch, and
     `metrics/val_<phase>.json` the one metric to choose by. Seconds an epoch go to `metrics/timing/<phase>`, which is no
     output of the stage, because they are never the same twice.
+
+    Args:
+        blockwise: whether training read its images in the order of blocks; metrics/<phase>.json then says so.
     """
     best = best_epoch(history)
     with publish(Path("plots") / phase) as folder:
@@ -42,7 +45,8 @@ def publish_history(phase: str, history: list[Record]) -> None:
         curves.rename(folder)
     summary = {name: history[best][name] for name in ("val_accuracy", "val_auc", "val_loss", "loss")}
     with publish(Path("metrics") / f"{phase}.json") as path:
-        write_record(path, {"best_epoch": best + 1, "epochs": len(history), **summary})
+        order = {"order": "blockwise"} if blockwise else {}
+        write_record(path, {"best_epoch": best + 1, "epochs": len(history), **order, **summary})
     with publish(Path("metrics") / f"val_{phase}.json") as path:
         write_json(path, {HEADLINE[phase]: summary["val_auc"]})
     seconds = median(record["time"] + record["val_time"] for record in history)
