@@ -20,18 +20,21 @@ def attempt(
         at: the folder to run in; by default the current one.
         stdout: as `subprocess.run` takes it, and so is `stderr`; by default both go to the screen.
     """
+    called, environment = _call(command)
+    return subprocess.run(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True, check=False)
+
+
+def start(*command: str, at: Path, stdout: int, stderr: int) -> subprocess.Popen[str]:
+    """Start `command` as `attempt` does and do not wait for it."""
+    called, environment = _call(command)
+    return subprocess.Popen(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True)
+
+
+def _call(command: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     program, *arguments = command
     called = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return subprocess.run(
-        [*called, *arguments],
-        cwd=at,
-        env={**os.environ, "PATH": path},
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-        check=False,
-    )
+    return [*called, *arguments], {**os.environ, "PATH": path}
 
 
 def run_program(*command: str, at: Path | None = None) -> None:

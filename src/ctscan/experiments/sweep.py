@@ -2,6 +2,7 @@
 
     ctscan sweep lr=1e-4,3e-4,1e-3
     ctscan sweep finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
+    ctscan sweep lr=1e-4,3e-4,1e-3 seed=7,8,9 --on slurm --jobs 9
 
 Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
 before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
+from ctscan.experiments.driver import add_engine_arguments, run_elsewhere
 from ctscan.experiments.programs import attempt, run_program
 
 import dvc.api
@@ -40,21 +42,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The values to try, how far the runs go, and how many run at a time."""
     parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
     parser.add_argument("--until", choices=STAGES, default="train-initial", help="last stage (default train-initial)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
+    parser.add_argument("--workers", "--jobs", type=int, default=2, metavar="N", help="runs at a time (default 2)")
+    add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the sweep can't start, or where a run of it failed."""
     experiments = combinations(arguments.grid, read_params(), arguments.until)
     require_committed()
-    require_own_queue(experiments)
-    queue(experiments, arguments.until)
-    run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
-    ranked = ranking(dvc.api.exp_show(), list(experiments), arguments.until)
+    if arguments.on:
+        base = run_elsewhere(experiments, arguments.until, arguments)
+        if arguments.detach:
+            print(
+                "submitted; the same command with --collect takes what is done, without --detach it waits for the rest"
+            )
+            return 0
+    else:
+        base = None
+        require_own_queue(experiments)
+        queue(experiments, arguments.until)
+        run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
+    ranked = ranking(dvc.api.exp_show(revs=base), list(experiments), arguments.until)
     print(ranked.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
-        raise UserError(f"no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
+        why = "their logs say why" if arguments.on else "`dvc queue logs NAME` says why"
+        raise UserError(f"no result of {', '.join(sorted(missing))}; {why}")
     if arguments.until != "evaluate":
         best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
         print(f"\nbest on validation: dvc exp run {best}")
