@@ -97,7 +97,7 @@ def _sweep(
 ) -> list[list[str]]:
     calls: list[list[str]] = []
     _keep_details(monkeypatch, tables[-1] if tables else [])
-    monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
+    monkeypatch.setattr("dvc.api.exp_show", lambda **_: tables.pop(0))
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         calls.append(command[3:])

@@ -110,28 +110,37 @@ def share(experiments: Mapping[str, Sequence[str]], store: Store) -> tuple[str, 
     each run makes its own outputs, and what they need is the dataset and a weights file.
 
     Returns:
-        The commit that the runs start from, which the hub has on a branch, and the DVC targets that the remote has.
+        The commit that the runs start from, which the hub has on a branch, and the DVC targets that each run needs,
+        which the remote has.
     """
     declared = pipeline()["stages"]
     read = {key for name in SHARED for key in declared[name]["params"]}
     early = [{one for one in settings if one.split("=")[0].split(".")[0] in read} for settings in experiments.values()]
-    base = ask("git", "rev-parse", "HEAD").strip()
+    head = base = ask("git", "rev-parse", "HEAD").strip()
+    dry = attempt("dvc", "repro", "--dry", "--allow-missing", SHARED[-1], stdout=PIPE, stderr=STDOUT)
+    in_step = dry.returncode == 0 and "Running stage" not in dry.stdout
     if all(settings == early[0] for settings in early):
-        targets = list(SHARED)
-        dry = attempt("dvc", "repro", "--dry", "--allow-missing", SHARED[-1], stdout=PIPE, stderr=STDOUT)
-        if early[0] or dry.returncode or "Running stage" in dry.stdout:
-            base = shared_experiment(base, sorted(early[0]))
+        needed = [*SHARED]
+        if early[0] or not in_step:
+            base = shared_experiment(head, sorted(early[0]))
+        there = needed
     else:
-        params = read_params()
-        inputs = {params.dataset, f"weights/{params.weights}"}
-        for setting in {one for settings in early for one in settings}:
-            key, _, value = setting.partition("=")
-            inputs |= {"dataset": {value}, "weights": {f"weights/{value}"}}.get(key, set())
-        targets = sorted(f"{path}.dvc" for path in inputs if Path(f"{path}.dvc").is_file())
+        needed = own_inputs({one for settings in early for one in settings})
+        there = [*needed, *SHARED] if in_step else needed  # a run may have the values of HEAD
     retry(lambda: ask("git", "push", "--quiet", store.hub, f"{base}:refs/heads/{branch(base)}"))
-    if targets:
-        retry(lambda: push_outputs(targets, base, store.remote))
-    return base, targets
+    if there:
+        retry(lambda: push_outputs(there, base, store.remote))
+    return base, needed
+
+
+def own_inputs(settings: Iterable[str]) -> list[str]:
+    """The datasets and weights files that DVC tracks, as params.yaml and `settings` name them."""
+    params = read_params()
+    values = [f"dataset={params.dataset}", f"weights={params.weights}", *settings]
+    folders = {"dataset": "", "weights": "weights/"}
+    pairs = (value.split("=", 1) for value in values)
+    files = {f"{folders[key]}{value}.dvc" for key, value in pairs if key in folders}
+    return sorted(file for file in files if Path(file).is_file())
 
 
 def shared_experiment(head: str, settings: list[str]) -> str:

@@ -9,6 +9,7 @@ from its checkpoint when its worker is started again. One whose results could no
 
 import argparse
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -151,7 +152,7 @@ def run_stages(trial: Trial, clone: Path) -> None:
     if trial.pull:
         retry(lambda: ask("dvc", "pull", "--quiet", *trial.pull, at=clone))
     changes = [part for setting in trial.settings for part in ("--set-param", setting)]
-    command = ("dvc", "exp", "run", "--allow-missing", "--name", trial.name, *changes, trial.stages[-1])
+    command = ("dvc", "exp", "run", "--pull", "--allow-missing", "--name", trial.name, *changes, trial.stages[-1])
     said = []
     with start(*command, at=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         for line in process.stdout or ():
@@ -168,10 +169,17 @@ def send(trial: Trial, clone: Path) -> None:
     Raises:
         UserError: they did not; or the hub has an experiment of that name with other results.
     """
-    to_remote = ("--quiet", "--remote", trial.remote, *trial.stages)
-    retry(lambda: ask("dvc", "push", *to_remote, at=clone))
-    retry(lambda: ask("dvc", "status", "--cloud", *to_remote, at=clone))
+    retry(lambda: _send_outputs(trial, clone))
     retry(lambda: _send_experiment(trial, clone))
+
+
+def _send_outputs(trial: Trial, clone: Path) -> None:
+    ask("dvc", "push", "--quiet", "--remote", trial.remote, *trial.stages, at=clone)
+    compared = ask("dvc", "status", "--cloud", "--json", "--remote", trial.remote, *trial.stages, at=clone)
+    # `deleted` is what the remote has and this clone did not need.
+    missing = [path for path, state in json.loads(compared).items() if state != "deleted"]
+    if missing:
+        raise UserError(f"the remote {trial.remote} lacks {', '.join(missing)} after a push; look at its disk")
 
 
 def _send_experiment(trial: Trial, clone: Path) -> None:
