@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ctscan.core.errors import UserError
 from ctscan.experiments import driver
 
 import pytest
@@ -50,5 +51,52 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_then_only_it_is_run_again
     assert "best on validation: dvc exp run -S lr=0.0" in capsys.readouterr().out
     assert logged(toy, "lr=0.01") == before
     assert set(driver.experiments_at_home(toy.run("git", "rev-parse", "HEAD").strip())) == set(toy.on_hub())
-    missing = toy.run("dvc", "status", "--cloud", "--all-commits", "--json")
-    assert "missing" not in missing
+
+
+def test_what_all_runs_share_is_made_once_and_pushed(toy: Toy) -> None:
+    store = driver.find_store(None, None)
+    head = toy.run("git", "rev-parse", "HEAD").strip()
+    assert driver.share({"a": ["lr=0.1"], "b": ["lr=0.2"]}, store) == (head, [*driver.SHARED])
+
+    reseeded = {"a": ["lr=0.1", "seed=9"], "b": ["lr=0.2", "seed=9"]}
+    base, needed = driver.share(reseeded, store)
+    assert (toy.run("git", "rev-parse", f"{base}^").strip(), needed) == (head, [*driver.SHARED])
+    features = toy.outputs(base)["features.txt"]
+    assert features != toy.outputs("HEAD")["features.txt"]
+    assert (toy.remote / "files" / "md5" / features[:2] / features[2:]).is_file()
+    assert base in toy.run("git", "ls-remote", "origin", f"refs/heads/{driver.branch(base)}")
+    assert driver.share(reseeded, store) == (base, needed)
+
+
+def test_runs_with_splits_of_their_own_need_the_dataset_that_dvc_tracks(toy: Toy) -> None:
+    for name in ("mine.dvc", "weights/some.h5.dvc"):
+        (toy.home / name).parent.mkdir(exist_ok=True)
+        (toy.home / name).touch()
+    settings = ["dataset=mine", "dataset=in-git", "weights=some.h5", "weights=imagenet", "seed=1"]
+    assert driver.own_inputs(settings) == ["mine.dvc", "weights/some.h5.dvc"]
+
+
+def test_changes_that_no_worker_would_have_are_refused(toy: Toy) -> None:
+    script = toy.home / "src" / "stage.py"
+    text = script.read_text()
+    script.write_text(text + "# changed")
+    with pytest.raises(SystemExit, match=r"^sweep: src/stage\.py is not as committed"):
+        ctscan("sweep", "lr=0.3", "--on", "local")
+    script.write_text(text)
+
+
+def test_a_hub_or_a_remote_that_is_not_named_is_asked_for(toy: Toy) -> None:
+    with pytest.raises(UserError, match="--remote NAME"):
+        driver.find_store(None, "unknown")
+    toy.run("git", "remote", "rename", "origin", "other")
+    with pytest.raises(UserError, match="--hub GIT_URL"):
+        driver.find_store(None, None)
+    toy.run("git", "remote", "rename", "other", "origin")
+
+
+def test_a_trial_holds_no_secret(toy: Toy) -> None:
+    toy.run("dvc", "remote", "add", "--local", "bucket", "s3://bucket/folder")
+    for key, value in (("endpointurl", "http://127.0.0.1:9"), ("secret_access_key", "secret")):
+        toy.run("dvc", "remote", "modify", "--local", "bucket", key, value)
+    options = driver.find_store("hub", "bucket").options
+    assert options == {"url": "s3://bucket/folder", "endpointurl": "http://127.0.0.1:9"}

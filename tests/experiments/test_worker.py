@@ -187,15 +187,9 @@ def test_a_hub_that_is_away_is_asked_again_and_then_named(monkeypatch: pytest.Mo
     waited: list[int] = []
     monkeypatch.setattr(trials, "DELAYS", (2, 5))
     monkeypatch.setattr("time.sleep", waited.append)
-    answers = iter([UserError("away"), UserError("away"), "here"])
-
-    def ask() -> str:
-        answer = next(answers)
-        if isinstance(answer, UserError):
-            raise answer
-        return answer
-
-    assert trials.retry(ask) == "here"
+    answers = iter([False, False, True])
+    trials.retry(lambda: None if next(answers) else _refuse())
     assert waited == [2, 5]
-    with pytest.raises(UserError, match="away"):
-        trials.retry(lambda: _refuse())
+    with pytest.raises(UserError, match="the remote is away"):
+        trials.retry(_refuse)
+    assert waited == [2, 5, 2, 5]
