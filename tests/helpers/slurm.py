@@ -1,4 +1,4 @@
-"""Start a Slurm of one node on this machine, for the tests of runs on a cluster. It needs root, slurmctld and munged."""
+"""Start a Slurm of one node on this machine, for tests of runs on a cluster. It needs root, slurmctld and munged."""
 
 import os
 import shutil
@@ -61,9 +61,12 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
         for command in commands:
             log = (folder / f"{command[0]}.log").open("w")
             daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        while "idle" not in subprocess.run(
-            ["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True, check=False
-        ).stdout:
+        while (
+            "idle"
+            not in subprocess.run(
+                ["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True, check=False
+            ).stdout
+        ):
             assert all(daemon.poll() is None for daemon in daemons), [p.read_text() for p in folder.glob("*.log")]
             time.sleep(0.2)
         yield {"SLURM_CONF": str(configuration)}
