@@ -56,9 +56,9 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_then_only_it_is_run_again
 def test_what_all_runs_share_is_made_once_and_pushed(toy: Toy) -> None:
     store = driver.find_store(None, None)
     head = toy.run("git", "rev-parse", "HEAD").strip()
-    assert driver.share({"a": ["lr=0.1"], "b": ["lr=0.2"]}, store) == (head, [*driver.SHARED])
+    assert driver.share([["lr=0.1"], ["lr=0.2"]], store) == (head, [*driver.SHARED])
 
-    reseeded = {"a": ["lr=0.1", "seed=9"], "b": ["lr=0.2", "seed=9"]}
+    reseeded = [["lr=0.1", "seed=9"], ["lr=0.2", "seed=9"]]
     base, needed = driver.share(reseeded, store)
     assert (toy.run("git", "rev-parse", f"{base}^").strip(), needed) == (head, [*driver.SHARED])
     features = toy.outputs(base)["features.txt"]

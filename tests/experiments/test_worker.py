@@ -56,6 +56,7 @@ def write_trial(folder: Path, toy: Toy, lr: str, **changes: Any) -> Path:
         remote_options={"url": str(toy.remote)},
         pull=["extract-features"],
         stages=list(STAGES),
+        repeats=[],
         cache=None,
         checkpoints=str(folder / "checkpoints"),
     )

@@ -59,8 +59,8 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     daemons = []
     try:
         for command in commands:
-            log = (folder / f"{command[0]}.log").open("w")
-            daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            with (folder / f"{command[0]}.log").open("w") as log:
+                daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         while (
             "idle"
             not in subprocess.run(

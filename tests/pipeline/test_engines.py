@@ -16,7 +16,7 @@ from slurm import AVAILABLE, running_slurm
 
 pytestmark = pytest.mark.engines
 
-EPOCHS = 25  # of fine-tuning, so that there is time to interrupt it
+EPOCHS = 15  # of fine-tuning, so that there is time to interrupt it
 GRID = f"lr=1e-3,1e-2 finetune_lr=1e-4,1e-3 finetune.epochs={EPOCHS} finetune.patience={EPOCHS} --until finetune"
 Outputs = dict[str, dict[str, str]]
 

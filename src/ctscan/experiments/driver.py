@@ -32,6 +32,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the runs are done. Without --on none of these has a meaning."""
     group = parser.add_argument_group("on other machines (docs/cluster.md)")
     group.add_argument("--on", choices=ENGINES, help="what starts a worker for each run; without it, DVC's queue here")
+    group.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time (default 2)")
     group.add_argument("--hub", metavar="GIT_URL", help="repository that all machines reach (default: origin)")
     group.add_argument("--remote", metavar="NAME", help="DVC remote that all machines reach (default: core.remote)")
     group.add_argument("--cpus", type=int, default=1, metavar="N", help="of each run, on slurm and ray (default 1)")
@@ -51,32 +52,38 @@ class Store(NamedTuple):
     cache: str | None  # a DVC cache directory, where one is set
 
 
-def run_elsewhere(experiments: Mapping[str, Sequence[str]], stage: str, arguments: argparse.Namespace) -> str:
-    """Have `experiments`, settings by name, run as far as `stage`, and return the commit that they belong to.
+def run_elsewhere(
+    experiments: Mapping[str, Sequence[str]], stage: str | None, arguments: argparse.Namespace
+) -> str | None:
+    """Have `experiments` run, and return the commit that they belong to, or None if the runs were only submitted.
 
     A trial that fails is reported; it has no experiment then.
+
+    Args:
+        experiments: settings by name, for runs as far as `stage`; without a stage, arguments of `ctscan repeats`.
 
     Raises:
         UserError: hub or remote do not answer, or the work tree holds changes that workers would not have.
     """
     require_clean()
     store = find_store(arguments.hub, arguments.remote)
-    base, pull = share(experiments, store)
+    base, needed = share(experiments.values() if stage else [[]], store, with_dataset=stage is None)
     if not arguments.collect:
         folder = (SCRATCH / "trials" / base[:12]).absolute()
-        engine = open_engine(
-            arguments.on, folder, arguments.workers, Resources(arguments.cpus, arguments.gpus, arguments.minutes)
-        )
+        resources = Resources(arguments.cpus, arguments.gpus, arguments.minutes)
+        engine = open_engine(arguments.on, folder, arguments.jobs, resources)
         if arguments.detach and not engine.goes_on:
             raise UserError(f"--detach: workers on {arguments.on} need the program that started them; leave it out")
         trials = [
-            write_trial(folder, name, settings, stage, base, pull, store)
-            for name, settings in experiments.items()
+            write_trial(folder, name, values, stage, base, needed, store)
+            for name, values in experiments.items()
             if name not in experiments_at_home(base)
         ]
         dispatch(trials, engine, store.hub, base, arguments.detach)
-    if not arguments.detach:
-        bring_home(experiments, base, store)
+    if arguments.detach:
+        print("submitted; with --collect instead, the same command takes what is done, and with neither it waits")
+        return None
+    bring_home(experiments, base, store)
     return base
 
 
@@ -102,12 +109,16 @@ def find_store(hub: str | None, remote: str | None) -> Store:
         return Store(url, name, options, repo.config["cache"].get("dir"))
 
 
-def share(experiments: Mapping[str, Sequence[str]], store: Store) -> tuple[str, list[str]]:
+def share(settings: Iterable[Sequence[str]], store: Store, with_dataset: bool = False) -> tuple[str, list[str]]:
     """Make what all runs need, and push it.
 
     Where all runs have the same settings for the shared stages, it is their outputs. Those are of HEAD if its dvc.lock
     is in step, and else of an experiment on top of HEAD, which the runs then start from. Where the settings differ,
     each run makes its own outputs, and what they need is the dataset and a weights file.
+
+    Args:
+        settings: those of each run.
+        with_dataset: whether runs need the dataset in any case.
 
     Returns:
         The commit that the runs start from, which the hub has on a branch, and the DVC targets that each run needs,
@@ -115,17 +126,17 @@ def share(experiments: Mapping[str, Sequence[str]], store: Store) -> tuple[str, 
     """
     declared = pipeline()["stages"]
     read = {key for name in SHARED for key in declared[name]["params"]}
-    early = [{one for one in settings if one.split("=")[0].split(".")[0] in read} for settings in experiments.values()]
+    early = [{one for one in own if one.split("=")[0].split(".")[0] in read} for own in settings]
     head = base = ask("git", "rev-parse", "HEAD").strip()
     dry = attempt("dvc", "repro", "--dry", "--allow-missing", SHARED[-1], stdout=PIPE, stderr=STDOUT)
     in_step = dry.returncode == 0 and "Running stage" not in dry.stdout
-    if all(settings == early[0] for settings in early):
-        needed = [*SHARED]
+    if all(own == early[0] for own in early):
+        needed = [*SHARED, *(own_inputs(early[0]) if with_dataset else ())]
         if early[0] or not in_step:
             base = shared_experiment(head, sorted(early[0]))
         there = needed
     else:
-        needed = own_inputs({one for settings in early for one in settings})
+        needed = own_inputs({one for own in early for one in own})
         there = [*needed, *SHARED] if in_step else needed  # a run may have the values of HEAD
     retry(lambda: ask("git", "push", "--quiet", store.hub, f"{base}:refs/heads/{branch(base)}"))
     if there:
@@ -174,20 +185,21 @@ def experiments_at_home(base: str) -> dict[str, str]:
 
 
 def write_trial(
-    folder: Path, name: str, settings: Sequence[str], stage: str, base: str, pull: list[str], store: Store
+    folder: Path, name: str, values: Sequence[str], stage: str | None, base: str, needed: list[str], store: Store
 ) -> Path:
-    """Write the file of the trial and return its path."""
+    """Write the file of the trial and return its path; `values` are as `run_elsewhere` takes them."""
     stages = list(pipeline()["stages"])
     trial = Trial(
         name=name,
-        settings=list(settings),
+        settings=list(values) if stage else [],
         base=base,
         branch=branch(base),
         hub=store.hub,
         remote=store.remote,
         remote_options=store.options,
-        pull=pull,
-        stages=stages[: stages.index(stage) + 1],
+        pull=needed,
+        stages=stages[: stages.index(stage) + 1] if stage else [],
+        repeats=[] if stage else list(values),
         cache=store.cache,
         checkpoints=str((SCRATCH / "checkpoints").absolute()),
     )

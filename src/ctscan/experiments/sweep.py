@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The values to try, how far the runs go, and how many run at a time."""
     parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
     parser.add_argument("--until", choices=STAGES, default="train-initial", help="last stage (default train-initial)")
-    parser.add_argument("--workers", "--jobs", type=int, default=2, metavar="N", help="runs at a time (default 2)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time in the queue (default 2)")
     add_engine_arguments(parser)
 
 

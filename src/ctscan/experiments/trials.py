@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 DELAYS = (2, 5, 10, 20, 30)  # seconds before each further attempt: a hub or a remote may be away for a minute
 # What a trial says of the DVC remote. Passwords and keys are not among it: each machine has its own.
 REMOTE_OPTIONS = ("url", "endpointurl", "region", "profile", "use_ssl", "ssl_verify", "user", "port")
+SEEDS = Path("metrics/repeats/seeds")  # where `ctscan repeats --only` writes the record of a seed
 
 _Result = TypeVar("_Result")
 
@@ -32,6 +33,7 @@ class Trial(BaseModel):
     remote_options: dict[str, str]  # of `REMOTE_OPTIONS`
     pull: list[str]  # DVC targets that lie on the remote before any run
     stages: list[str]  # the stages as far as the run goes; their outputs are pushed
+    repeats: list[str]  # instead of stages, the arguments of `ctscan repeats` for one seed, whose record is the result
     cache: str | None  # DVC cache directory that machines share, where there is one
     checkpoints: str  # folder of checkpoints that machines share, so that a run continues on another one
 

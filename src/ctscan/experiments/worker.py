@@ -24,7 +24,7 @@ from types import FrameType
 from ctscan.core.errors import UserError, writing
 from ctscan.core.files import SCRATCH, remove
 from ctscan.experiments.programs import attempt, start
-from ctscan.experiments.trials import Trial, ask, experiments_on, one_line, read_trial, reason, retry
+from ctscan.experiments.trials import SEEDS, Trial, ask, experiments_on, one_line, read_trial, reason, retry
 
 import psutil
 import zc.lockfile
@@ -148,11 +148,21 @@ def _write_to_remote(trial: Trial, clone: Path) -> None:
 
 
 def run_stages(trial: Trial, clone: Path) -> None:
-    """Run the stages as one experiment in the clone. Raises `UserError` with what the stage or DVC says."""
+    """Make the experiment in the clone, with the clone's code. Raises `UserError` with what a stage or DVC says."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(clone / "src"), os.environ.get("PYTHONPATH", "")])
     if trial.pull:
         retry(lambda: ask("dvc", "pull", "--quiet", *trial.pull, at=clone))
+    if trial.repeats:
+        follow(trial, clone, "python", "-m", "ctscan", "repeats", *trial.repeats)
+        ask("dvc", "exp", "save", "--name", trial.name, "--include-untracked", str(SEEDS), at=clone)
+        return
     changes = [part for setting in trial.settings for part in ("--set-param", setting)]
-    command = ("dvc", "exp", "run", "--pull", "--allow-missing", "--name", trial.name, *changes, trial.stages[-1])
+    experiment = ("dvc", "exp", "run", "--pull", "--allow-missing", "--name", trial.name)
+    follow(trial, clone, *experiment, *changes, trial.stages[-1])
+
+
+def follow(trial: Trial, clone: Path, *command: str) -> None:
+    """Run `command` in the clone and print what it says. Raises `UserError` with the line that says why it failed."""
     said = []
     with start(*command, at=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         for line in process.stdout or ():
@@ -169,7 +179,8 @@ def send(trial: Trial, clone: Path) -> None:
     Raises:
         UserError: they did not; or the hub has an experiment of that name with other results.
     """
-    retry(lambda: _send_outputs(trial, clone))
+    if trial.stages:
+        retry(lambda: _send_outputs(trial, clone))
     retry(lambda: _send_experiment(trial, clone))
 
 
