@@ -39,7 +39,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(trials, "DELAYS", ())
-    for name in ("DVC_SITE_CACHE_DIR", "GIT_TERMINAL_PROMPT"):
+    for name in ("DVC_SITE_CACHE_DIR", "GIT_TERMINAL_PROMPT", "PYTHONPATH"):
         monkeypatch.setenv(name, "")  # so that what the worker sets is gone afterwards
     yield folder
     signal.signal(signal.SIGTERM, before)
@@ -90,14 +90,12 @@ def test_an_experiment_arrives_with_the_bytes_of_a_run_at_home_and_the_machine_i
 def test_a_killed_worker_is_continued_by_the_next_one(
     toy: Toy, node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path, pipe = write_trial(tmp_path, toy, "0.02"), tmp_path / "pipe"
-    os.mkfifo(pipe)
+    path = write_trial(tmp_path, toy, "0.02")
     monkeypatch.setenv("HOLDS", "0.02")
-    monkeypatch.setenv("PIPE", str(pipe))
     environment = {**os.environ, "PYTHONPATH": str(REPO / "src"), "TMPDIR": str(node)}
     command = [sys.executable, "-m", "ctscan", "worker", str(path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        assert pipe.read_text() == "begun"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert "holding\n" in iter(process.stdout.readline, "")  # type: ignore[union-attr]
         process.kill()
     assert "lr=0.02" not in toy.on_hub()
     assert working_in(node)
