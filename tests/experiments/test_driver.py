@@ -101,3 +101,25 @@ def test_a_trial_holds_no_secret(toy: Toy) -> None:
     options = driver.find_store("hub", "bucket").options
     assert (options["url"], options["endpointurl"]) == ("s3://bucket/folder", "http://127.0.0.1:9")
     assert "secret" not in str(options)
+
+
+def test_a_bucket_serves_as_remote(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = pytest.importorskip("moto.server", reason="no moto: pip install 'moto[server]'")
+    pytest.importorskip("dvc_s3", reason="no dvc-s3")
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "test")
+    bucket = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    bucket.start()
+    try:
+        address = "http://{}:{}".format(*bucket.get_host_and_port())
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="trials")
+        toy.run("dvc", "remote", "add", "--local", "--force", "moto", "s3://trials/folder")
+        toy.run("dvc", "remote", "modify", "--local", "moto", "endpointurl", address)
+        ctscan("sweep", "lr=0.06", "--on", "local", "--remote", "moto")
+    finally:
+        bucket.stop()
+    assert "lr=0.06: done" in capsys.readouterr().out

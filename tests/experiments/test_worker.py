@@ -141,6 +141,21 @@ def test_what_could_not_be_sent_is_sent_later_and_not_run_again(
     assert left_on(node) == [".lock"]
 
 
+def test_with_a_shared_cache_a_stage_that_ran_on_one_machine_is_restored_on_another(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").mkdir()
+    path = write_trial(tmp_path, toy, "0.06", cache=str(tmp_path / "cache"))
+    ctscan("worker", path)
+    toy.run("git", "push", "--quiet", "origin", f":{trials.read_trial(path).ref}")
+    assert "is cached" not in capfd.readouterr().out
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ctscan("worker", path)
+    assert "Stage 'train-initial' is cached - skipping run" in capfd.readouterr().out
+    assert "lr=0.06" in toy.on_hub()
+
+
 def _refuse(*_: object) -> None:
     raise UserError("the remote is away")
 

@@ -104,7 +104,13 @@ def repeat_elsewhere(strategy: str, seeds: Sequence[int], arguments: argparse.Na
     """
     more = ["--finetune"] if arguments.finetune else []
     runs = {
-        f"repeats,{','.join([strategy, *more])},seed={seed}": ["--strategy", strategy, "--only", str(seed), *more]
+        f"repeats,{strategy},{'finetune,' if more else ''}seed={seed}": [
+            "--strategy",
+            strategy,
+            "--only",
+            str(seed),
+            *more,
+        ]
         for seed in seeds
     }
     base = run_elsewhere(runs, None, arguments)

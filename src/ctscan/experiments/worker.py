@@ -154,7 +154,9 @@ def run_stages(trial: Trial, clone: Path) -> None:
         retry(lambda: ask("dvc", "pull", "--quiet", *trial.pull, at=clone))
     if trial.repeats:
         follow(trial, clone, "python", "-m", "ctscan", "repeats", *trial.repeats)
-        ask("dvc", "exp", "save", "--name", trial.name, "--include-untracked", str(SEEDS), at=clone)
+        # With a target, as without one DVC wants every .dvc file's data to be there.
+        record = ("--include-untracked", str(SEEDS))
+        ask("dvc", "exp", "save", "--name", trial.name, *record, "extract-features", at=clone)
         return
     changes = [part for setting in trial.settings for part in ("--set-param", setting)]
     experiment = ("dvc", "exp", "run", "--pull", "--allow-missing", "--name", trial.name)
