@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Experiments": {
         "sweep": ("ctscan.experiments.sweep", "try combinations of values and rank them on validation"),
         "repeats": ("ctscan.experiments.repeats", "repeat split, training and test with other seeds"),
+        "worker": ("ctscan.experiments.worker", "do one run of a sweep on this machine, as `sweep --on` has it done"),
         "folds": ("ctscan.experiments.folds", "pool the folds of a cross-validation into one table and set of plots"),
         "record-folds": ("ctscan.experiments.recorded_folds", "keep the pooled folds under studies/"),
         "record-study": ("ctscan.experiments.studies", "keep the run in the work tree under studies/"),

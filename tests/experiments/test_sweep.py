@@ -10,6 +10,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import read_params
 from ctscan.experiments import sweep
 
+import pandas as pd
 import pytest
 from commands import ctscan
 
@@ -88,6 +89,18 @@ def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty(
     assert ranked["val_auc"].tolist() == [0.9, 0.9, 0.8]
 
 
+def test_a_setting_is_ranked_by_its_mean_over_seeds_and_folds_with_the_spread() -> None:
+    values = {"lr=1,seed=7": 0.9, "lr=1,seed=8": 0.5, "lr=2,seed=7": 0.8, "lr=2,seed=8": 0.7, "lr=3,seed=7": 0.1}
+    ranked = pd.DataFrame({"experiment": list(values), "val_auc": list(values.values())})
+    means = sweep.mean_ranking(ranked, {name: name.split(",") for name in values})
+    assert means["settings"].tolist() == ["-S lr=2", "-S lr=1", "-S lr=3"]
+    assert means["runs"].tolist() == [2, 2, 1]
+    assert means["val_auc"].tolist() == pytest.approx([0.75, 0.7, 0.1])
+    assert means["sd"].tolist() == pytest.approx([0.05 * 2**0.5, 0.2 * 2**0.5, float("nan")], nan_ok=True)
+    assert sweep.doubt(means) == "\nnot clearly, within its spread lie: -S lr=1"
+    assert sweep.doubt(means[:1]) == ""
+
+
 def _sweep(
     monkeypatch: pytest.MonkeyPatch,
     tables: list[list[dict[str, Any]]],
@@ -97,7 +110,7 @@ def _sweep(
 ) -> list[list[str]]:
     calls: list[list[str]] = []
     _keep_details(monkeypatch, tables[-1] if tables else [])
-    monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
+    monkeypatch.setattr("dvc.api.exp_show", lambda **_: tables.pop(0))
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         if command[0] != "git":

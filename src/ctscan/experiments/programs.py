@@ -30,23 +30,33 @@ def attempt(
         UserError: the program is not installed, or a file that DVC is about to read holds a merge conflict, of which
             DVC says many lines and some of its commands nothing.
     """
+    called, environment = _call(command, at)
+    with _installed(command[0]):
+        return subprocess.run(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True, check=False)
+
+
+def start(*command: str, at: Path, stdout: int, stderr: int) -> subprocess.Popen[str]:
+    """Start `command` as `attempt` does and do not wait for it."""
+    called, environment = _call(command, at)
+    with _installed(command[0]):
+        return subprocess.Popen(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True)
+
+
+@contextmanager
+def _installed(program: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"`{program}` is not installed, or not on the PATH; install it") from None
+
+
+def _call(command: tuple[str, ...], at: Path | None) -> tuple[list[str], dict[str, str]]:
     program, *arguments = command
     if program == "dvc":
         _refuse_conflicts(at or Path())
     called = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    try:
-        return subprocess.run(
-            [*called, *arguments],
-            cwd=at,
-            env={**os.environ, "PATH": path},
-            stdout=stdout,
-            stderr=stderr,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise UserError(f"`{program}` is not installed, or not on the PATH; install it") from None
+    return [*called, *arguments], {**os.environ, "PATH": path}
 
 
 def run_program(*command: str, at: Path | None = None) -> None:

@@ -2,21 +2,25 @@
 
     ctscan sweep lr=1e-4,3e-4,1e-3
     ctscan sweep finetune_lr=1e-5,1e-4 unfreeze_depth=50,150 --until finetune
+    ctscan sweep lr=1e-4,3e-4,1e-3 seed=7,8,9 --on slurm --jobs 9
 
 Each becomes an experiment of DVC's, named after what was varied (and `finetune`, where it goes that far). The runs end
 before `evaluate`, so no test image is read until one of them is chosen. Those that exist already, for the commit you
 are on, are not run again: a sweep that was interrupted goes on. `--until evaluate` is for the folds of a
-cross-validation, which are pooled (`ctscan folds`) and not chosen from.
+cross-validation, which are pooled (`ctscan folds`) and not chosen from. Where `seed` or `split.fold` takes several
+values, the other values are ranked by their mean over these, with its spread. `--on` has the runs done on many
+machines (docs/cluster.md).
 """
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
+from ctscan.experiments.driver import add_engine_arguments, run_elsewhere
 from ctscan.experiments.programs import calling_dvc, read_program, run_program
 
 import dvc.api
@@ -31,7 +35,10 @@ STAGES = {  # the last stage of a run: its metric to rank by, and the file with 
     "finetune": ("val_ft", "metrics/finetune.json"),
     "evaluate": ("val_ft", "metrics/finetune.json"),
 }
-INTERRUPTED = "`dvc queue status` says what still runs, `dvc queue kill` ends it"  # said after Ctrl-C
+REPEATED = ("seed", "split.fold")  # runs that differ in nothing else repeat one setting
+INTERRUPTED = (  # said after Ctrl-C
+    "`dvc queue status` says what still runs, `dvc queue kill` ends it; a sweep with --on goes on when started again"
+)
 UNFINISHED = ("Queued", "Running", "Failed")  # what DVC calls the state of a run that has no result
 COLUMNS = ("val_auc", "val_accuracy", "val_loss", "best_epoch", "epochs")
 
@@ -40,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The values to try, how far the runs go, and how many run at a time."""
     parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE...", help="a key of params.yaml and its values")
     parser.add_argument("--until", choices=STAGES, default="train-initial", help="last stage (default train-initial)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time (default 2)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="runs at a time in the queue (default 2)")
+    add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,18 +57,27 @@ def run(arguments: argparse.Namespace) -> int:
     experiments = combinations(arguments.grid, params, arguments.until)
     require_committed()
     require_tracked({validate(_with(params.model_dump(), settings)).dataset for settings in experiments.values()})
-    require_own_queue(experiments)
-    queue(experiments, arguments.until)
-    run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
+    if arguments.on:
+        base = run_elsewhere(experiments, arguments.until, arguments)
+        if base is None:
+            return 0
+    else:
+        base = None
+        require_own_queue(experiments)
+        queue(experiments, arguments.until)
+        run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
     with calling_dvc():
-        ranked = ranking(dvc.api.exp_show(), list(experiments), arguments.until)
+        ranked = ranking(dvc.api.exp_show(revs=base), list(experiments), arguments.until)
     print(ranked.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
-        raise UserError(f"no result of {', '.join(sorted(missing))}; `dvc queue logs NAME` says why")
-    if arguments.until != "evaluate":
-        best = " ".join(f"-S {setting}" for setting in experiments[ranked["experiment"][0]])
-        print(f"\nbest on validation: dvc exp run {best}")
+        why = "their logs say why" if arguments.on else "`dvc queue logs NAME` says why"
+        raise UserError(f"no result of {', '.join(sorted(missing))}; {why}")
+    means = mean_ranking(ranked, experiments)
+    if len(means) < len(ranked):
+        print(f"\n{means.to_string(index=False, float_format='{:.4f}'.format)}")
+    if arguments.until != "evaluate" and means["settings"][0]:
+        print(f"\nbest on validation: dvc exp run {means['settings'][0]}{doubt(means)}")
     return 0
 
 
@@ -173,3 +190,28 @@ def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> "pd.Dat
     # Not the loss: it holds the head's L2 penalty, which differs between values of head.units and head.l2.
     ranked = table.sort_values(["val_auc", "val_accuracy"], ascending=False, ignore_index=True)
     return ranked.astype({"best_epoch": int, "epochs": int})
+
+
+def mean_ranking(ranked: "pd.DataFrame", experiments: Mapping[str, Sequence[str]]) -> "pd.DataFrame":
+    """Each setting once, the highest mean of validation AUC over its seeds and folds first.
+
+    Args:
+        ranked: what `ranking` gives, for all `experiments`, which are settings by name.
+
+    Returns:
+        `settings` as `dvc exp run` takes them, the number of `runs`, the mean `val_auc`, and `sd` (of a sample, n - 1;
+        NaN for one run).
+    """
+    settings = {
+        name: " ".join(f"-S {one}" for one in own if one.split("=")[0] not in REPEATED)
+        for name, own in experiments.items()
+    }
+    by_setting = ranked.assign(settings=ranked["experiment"].map(settings)).groupby("settings", sort=False)["val_auc"]
+    means = by_setting.agg(runs="count", val_auc="mean", sd="std").reset_index()
+    return means.sort_values("val_auc", ascending=False, kind="stable", ignore_index=True)
+
+
+def doubt(means: "pd.DataFrame") -> str:
+    """Which settings of `mean_ranking` lie no further from the first one than one deviation of its runs."""
+    near = means[means["val_auc"] >= means["val_auc"][0] - means["sd"][0]]["settings"][1:]
+    return f"\nnot clearly, within its spread lie: {'; '.join(near)}" if len(near) else ""
