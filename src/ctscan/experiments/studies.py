@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.core.files import read_record
+from ctscan.core.files import read_json, read_record
 from ctscan.core.params import parse_lock, parse_yaml
 from ctscan.experiments.environment import environment
 from ctscan.experiments.programs import read_program, status
+
+import numpy as np
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     about = {
         "revision": revision.strip(),
         "command": f"dvc exp run -n {arguments.name} {settings}",
-        "time": seconds(Path("metrics/timing")),
+        "time": seconds(Path()),
         "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
     }
     recorded = block(folder, about)
@@ -135,15 +137,22 @@ def changes(params: Mapping[str, Any], base: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def seconds(timing: Path) -> str:
-    """What the epochs under `timing` (metrics/timing) took, a phase each."""
-    import pandas as pd
+def seconds(run: Path) -> str:
+    """What the epochs of the run in the folder `run` took, a phase each.
 
+    DVC does not bring the times of a restored run back: metrics/timing may be missing, or be of another run, which has
+    other losses.
+    """
     phases = []
     for phase in ("initial", "finetune"):
-        tables = [pd.read_csv(timing / phase / f"{subset}.tsv", sep="\t")["time"] for subset in ("train", "val")]
-        epochs = tables[0] + tables[1]
-        phases.append(f"{phase} {len(epochs)} epochs of {statistics.median(epochs):.1f} s")
+        path = run / "metrics" / "timing" / f"{phase}.json"
+        epochs = read_json(path) if path.is_file() else []
+        losses = [row["loss"] for row in read_json(run / "plots" / phase / "val" / "loss.json")]
+        if len(epochs) != len(losses) or not np.allclose([row["val_loss"] for row in epochs], losses, rtol=1e-9):
+            phases.append(f"{phase} not known, the run was restored")
+        else:
+            middle = statistics.median(row["seconds"] for row in epochs)
+            phases.append(f"{phase} {len(epochs)} epochs of {middle:.1f} s")
     return ", ".join(phases)
 
 
