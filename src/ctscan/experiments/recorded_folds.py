@@ -22,7 +22,6 @@ from ctscan.experiments.studies import (
     END,
     changes,
     copy_external,
-    external_commands,
     external_sections,
     write_page,
 )
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     machine = environment()
     about = {
         "revision": revision.strip(),
-        "command": sweep_command(result["params"], base),
+        "settings": settings(result["params"], base),
         "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
     }
     page = folder / "README.md"
@@ -80,19 +79,28 @@ def snapshot(folder: Path, source: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def sweep_command(params: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    """The sweep that runs all folds, from the params of `base`."""
+def settings(params: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """What all folds have other than `base`, as a sweep takes it."""
     varied = {key: value for key, value in changes(params, base).items() if key != "split.fold"}
-    numbers = ",".join(map(str, range(params["split"]["folds"])))
-    settings = [*(f"{key}={value}" for key, value in varied.items()), f"split.fold={numbers}"]
-    return f"ctscan sweep {' '.join(settings)} --until evaluate"
+    return " ".join(f"{key}={value}" for key, value in varied.items())
+
+
+def commands(folder: Path, result: Mapping[str, Any], settings: str) -> list[str]:
+    """What runs the folds, pools them, and scores the other sets, each on the model of one fold."""
+    numbers = ",".join(map(str, range(len(result["experiments"]))))
+    lines = [f"ctscan sweep {settings} split.fold={numbers} --until evaluate".replace("  ", " "), "ctscan folds"]
+    for path in sorted((folder / "external").glob("*.json")):
+        fold = result["finetuned_md5"].index(read_record(path)["run"]["model_md5"])
+        name = ",".join(["evaluate", *settings.replace("/", "_").split(), f"split.fold={fold}"])
+        lines += [f"dvc exp apply {name}", f"ctscan external {path.stem} --name {path.stem}"]
+    return lines
 
 
 def block(folder: Path, about: Mapping[str, str]) -> str:
     """The recorded part of the page of the study in `folder`.
 
     Args:
-        about: what the files don't hold: `revision` (of the code), `command` and `machine`.
+        about: what the files don't hold: `revision` (of the code), `settings` and `machine`.
     """
     result = read_record(folder / "folds.json")
     params, inputs = result["params"], result["inputs"]
@@ -101,9 +109,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         BEGIN,
         "```console",
         "make data",
-        about["command"],
-        "ctscan folds",
-        *external_commands(folder),
+        *commands(folder, result, about["settings"]),
         "```",
         "",
         folds.table(result),

@@ -281,8 +281,10 @@ def section(report: Mapping[str, Any]) -> str:
         f"- **model:** md5 `{about['model_md5']}`, of the run with dvc.lock of md5 `{about['lock_md5']}`",
     ]
     if "dataset" in about:
+        split = about["split"]
+        fold = f"fold {split['fold']} of {split['folds']}, " if split.get("folds", 1) > 1 else ""
         lines.append(
-            f"- **made from:** `{about['dataset']}` (`{about['dataset_md5']}`), {about['split']['strategy']} split, "
+            f"- **made from:** `{about['dataset']}` (`{about['dataset_md5']}`), {split['strategy']} split, {fold}"
             f"seed {about['seed']}"
         )
     return "\n".join(lines) + "\n"
