@@ -98,7 +98,7 @@ def draw_three_tests(root: Path, path: Path) -> None:
     ticks = [f"{test.name}\n{test.images} slices" for test in tests]
     axis.set_xticks(range(len(tests)), ticks, fontsize=9)
     axis.set(xlim=(-0.5, len(tests) - 0.5), ylim=(0.4, 1.01))
-    axis.set_ylabel("ROC AUC (0.5: chance)", fontsize=9)
+    axis.set_ylabel("test ROC AUC with its 95 % interval (0.5: chance)", fontsize=9)
     axis.tick_params(axis="y", labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title("The fairer the test, the less is left", fontsize=10, weight="bold", loc="left")

@@ -98,7 +98,8 @@ def three_tests(root: Path) -> str:
         rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), *["not reported"] * 2])
     for name in (*MODELS, *BASELINES):
         title = label(name) if name in MODELS else _named(name)
-        rows.append([f"here, {title}", *(_cell(test.aucs[name]) if name in test.aucs else "" for test in tests)])
+        cells = (_cell(test.aucs[name]) if name in test.aucs else "not scored" for test in tests)
+        rows.append([f"here, {title}", *cells])
     params = tests[1].params
     about = f"Here: {params['backbone']}, ImageNet weights, {params['image_size']} pixels."
     return f"{_markdown(rows)}\n\n{about}"
