@@ -151,7 +151,7 @@ def test_format_order_and_batch_change_nothing(copy: Path, monkeypatch: pytest.M
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).save(target, compression="tiff_lzw")
     reverse = sorted(Path("tiff").rglob("*.tiff"), reverse=True)
-    monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3,))
+    monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3, False))
     # So many files that the network is traced, as it was not before.
     monkeypatch.setattr("ctscan.core.seeds.INFERENCE_BATCH", 3)
     got = by_stem(predict(*reverse))
