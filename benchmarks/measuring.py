@@ -14,7 +14,7 @@ from ctscan.core.files import write_json
 from ctscan.core.params import PARAMS_FILE, PIPELINE_FILE, Params, validate
 from ctscan.core.seeds import derive_seed, generator
 from ctscan.images.decode import EXTENSIONS, load_slice
-from ctscan.images.manifest import IMAGES, read_manifest
+from ctscan.images.manifest import read_manifest
 from ctscan.split.check import natural_key
 
 import yaml
@@ -65,7 +65,7 @@ def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: i
 
     manifest = read_manifest(folder / "split" / "manifest.csv")
     for path, subset in zip(manifest["path"], manifest["subset"], strict=True):
-        resized = load_slice(folder / IMAGES / ("test" if subset == "test" else "train") / path, params.image_size)
+        resized = load_slice(folder / "dataset" / path, params.image_size)
         target = folder / "plain" / subset / f"{path}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(resized).save(target)

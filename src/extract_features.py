@@ -20,15 +20,15 @@ from tqdm import tqdm
 def extract_features(params: Params) -> None:
     """Build the backbone, and compute the pooled features of every image with it.
 
-    Reads split/ and, unless they are random, the weights. Writes models/backbone.keras; features.npy, float32 (n, d),
-    with one row per row of the manifest; and metrics/backbone.json.
+    Reads split/manifest.csv, the dataset and, unless they are random, the weights. Writes models/backbone.keras;
+    features.npy, float32 (n, d), with one row per row of the manifest; and metrics/backbone.json.
     """
     configure_keras(params.precision)
     backbone = build_backbone(params.backbone, params.weights, params.image_size, params.seed)
     pooling = keras.layers.GlobalAveragePooling2D(dtype="float32")
     pooled = forward(keras.Model(backbone.input, pooling(backbone.output)))
 
-    paths = image_paths(read_manifest())
+    paths = image_paths(read_manifest(), params.dataset)
     features = np.empty((len(paths), backbone.output_shape[-1]), "float32")
     done = 0
     with tqdm(total=len(paths), desc="frozen backbone", unit="slice") as progress:

@@ -17,14 +17,15 @@ from ctscan.training.history import publish_history
 def finetune(params: Params) -> None:
     """Train the last layers of the backbone and the head, from the best initial model on.
 
-    Reads split/, models/backbone.keras and models/initial.keras. Writes models/finetuned.keras, which is the whole
-    network from a grey slice to the probability of the positive class; plots/finetune/ and metrics/finetune.json.
+    Reads split/manifest.csv, the dataset, models/backbone.keras and models/initial.keras. Writes
+    models/finetuned.keras, which is the whole network from a grey slice to the probability of the positive class;
+    plots/finetune/ and metrics/finetune.json.
     """
     configure_keras(params.precision)
     manifest = read_manifest()
     with checkpoint("finetune") as folder, all_devices(params.batch_size):
         head = load_model(Path("models/initial.keras"))
-        paths, activations = image_paths(manifest), SCRATCH / "activations"
+        paths, activations = image_paths(manifest, params.dataset), SCRATCH / "activations"
         whole, history = phases.finetune(head, manifest, paths, params, folder, activations)
         with publish(Path("models/finetuned.keras")) as path:
             save_model(whole, path)

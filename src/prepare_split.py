@@ -1,6 +1,5 @@
 """Run stage prepare-split: check the images, split them into train, validation and test, and look for leaks."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -8,7 +7,8 @@ from ctscan.core.files import publish, write_record
 from ctscan.core.params import Params
 from ctscan.core.stage import run_stage
 from ctscan.split.check import scan
-from ctscan.split.leakage import contradiction, leak_report, thumbnails
+from ctscan.split.folders import show
+from ctscan.split.leakage import contradiction, leak_report
 from ctscan.split.strategies import assign_subsets
 
 COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
@@ -17,33 +17,28 @@ COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
 def prepare_split(params: Params) -> None:
     """Check the dataset, split it into train, validation and test, and measure how much of the test set leaks.
 
-    Reads the folder `dataset`. Writes split/images/{train,test}/<class>/<file>, byte for byte as in the dataset, where
-    train holds the validation images too; split/manifest.csv with one row per image; and metrics/split.json.
+    Reads the folder `dataset`. Writes split/manifest.csv with one row per image; metrics/split.json; and, for people,
+    split/images/{train,test}/<class>/<file>, links into the dataset, where train holds the validation images too.
     """
     folder = Path(params.dataset)
     found = scan(folder, params.classes, params.checks.min_size)
-    manifest = assign_subsets(found, params.split, params.seed)
-    report = leak_report(manifest, thumbnails(folder / path for path in manifest["path"]))
+    manifest = assign_subsets(found.manifest, found.copies, params.split, params.seed)
+    report = leak_report(manifest, found.copies, found.thumbnails, params.seed)
     doubt = contradiction(report)
     if doubt:
         print(f"WARNING: {doubt}", file=sys.stderr)
     report["warnings"] = len(manifest.attrs["warnings"]) + bool(doubt)
+    report["dataset"] = params.dataset
 
-    with (
-        publish(Path("split/images")) as images,
-        publish(Path("split/manifest.csv")) as table,
-        publish(Path("metrics/split.json")) as metrics,
-    ):
-        for path, subset in zip(manifest["path"], manifest["subset"], strict=True):
-            target = images / ("test" if subset == "test" else "train") / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / path, target)
+    with publish(Path("split/manifest.csv")) as table, publish(Path("metrics/split.json")) as metrics:
         manifest.to_csv(table, columns=COLUMNS, index=False, lineterminator="\n")
         write_record(metrics, report)
+    show(manifest, folder)
 
+    asked = "them" if report["probe"]["exact"] else f"{report['probe']['asked']} of them"
     print(
         f"{params.split.strategy} split: {report['test_positive']} + {report['test_negative']} test images; "
-        f"nearest neighbour knows {report['probe_accuracy']:.3f} of them; {report['near_duplicate_pairs_across']} "
+        f"nearest neighbour knows {report['probe_accuracy']:.3f} of {asked}; {report['near_duplicate_pairs_across']} "
         f"copies and {report['groups_across']} groups across subsets"
     )
 

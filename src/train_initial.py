@@ -28,7 +28,8 @@ def train_initial(params: Params) -> None:
     features = np.load("features.npy", mmap_mode="r")
     with checkpoint("train-initial") as folder, all_devices(params.batch_size):
         head = build_head(features.shape[1], params.head, params.seed)
-        history = phases.train_head(head, features, manifest, image_paths(manifest), params, folder)
+        paths = image_paths(manifest, params.dataset)
+        history = phases.train_head(head, features, manifest, paths, params, folder)
         with publish(Path("models/initial.keras")) as path:
             save_model(head, path)
             publish_history("initial", history, is_blockwise(manifest, params.augment.enabled))

@@ -22,6 +22,14 @@ def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
     assert caught.value.code == f"finetune: x.png: truncated; fetch it again\n{EARLIER_RESULTS}"
 
 
+def test_a_disk_that_can_not_be_written_to_is_one_line(workspace: Path) -> None:
+    def stage(params: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "split/a.png")
+
+    with pytest.raises(SystemExit, match=r"^finetune: split/a\.png: Read-only file system; work on a disk that can be"):
+        run_stage("finetune", stage)
+
+
 def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
     def stage(params: object) -> None:
         raise RuntimeError("{{node}} Error in function: UserError: x.png: truncated; fetch it again\nTraceback: ...")
@@ -52,7 +60,7 @@ def test_ctrl_c_is_exit_130_in_words(workspace: Path, capsys: pytest.CaptureFixt
 
 
 def _inputs(workspace: Path) -> None:
-    for name in ("models/backbone.keras", "models/initial.keras", "split/images/train/a.png", "split/manifest.csv"):
+    for name in ("models/backbone.keras", "models/initial.keras", "sample/COVID/a.png", "split/manifest.csv"):
         path = workspace / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -79,7 +87,7 @@ def test_a_checkpoint_outlives_a_failure_and_ends_with_success(workspace: Path) 
     [
         ("params.yaml", "finetune_lr: 0.00001", "finetune_lr: 0.00002"),
         ("models/initial.keras", "initial", "retrained"),
-        ("split/images/train/a.png", "a.png", "b.png"),
+        ("sample/COVID/a.png", "a.png", "b.png"),
     ],
 )
 def test_other_inputs_have_another_checkpoint(workspace: Path, file: str, old: str, new: str) -> None:

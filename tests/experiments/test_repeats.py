@@ -13,7 +13,7 @@ from ctscan.experiments import repeats
 from ctscan.experiments.repeats import Material, repeat
 from ctscan.images.manifest import rows
 from ctscan.model.head import build_head
-from ctscan.split.check import scan
+from ctscan.split.check import Scan, scan
 from ctscan.split.strategies import assign_subsets
 from ctscan.training import phases
 
@@ -50,14 +50,14 @@ def _material() -> Material:
             "label": [label for label, _ in names],
             "width": rng.integers(40, 60, len(names)),
             "height": rng.integers(40, 60, len(names)),
-            "perceptual_hash": [rng.bytes(32).hex() for _ in names],
             "listed_group": None,
         }
     )
     own = rng.normal(size=(2 * PATIENTS, 32))
     features = (own[patient] + 0.6 * rng.normal(size=(len(names), 32))).astype("float32")
     images = rng.integers(0, 256, (len(names), 28, 28, 1)).astype("uint8")
-    return Material(found, [Path(path) for path in found["path"]], images, features)
+    nothing = np.empty((0, 2), np.intp), np.empty((0, 28, 28), np.uint8)
+    return Material(Scan(found, *nothing), [Path(path) for path in found["path"]], images, features)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_repeat_is_what_the_stages_do_with_that_seed(
     monkeypatch.chdir(REPO)
     material = _material()
     params = _params("random").model_copy(update={"seed": SEEDS[2]})
-    manifest = assign_subsets(material.found, params.split, params.seed)
+    manifest = assign_subsets(material.found.manifest, material.found.copies, params.split, params.seed)
     head = build_head(material.features.shape[1], params.head, params.seed)
     phases.train_head(head, material.features, manifest, material.paths, params, tmp_path)
     test = rows(manifest, "test")
@@ -146,7 +146,7 @@ def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         text = text.replace(old, new)
     (workspace / "params.yaml").write_text(text)
     draw_dataset(workspace / "drawn", 10)
-    manifest = scan(workspace / "drawn", read_params().classes, 32)
+    manifest = scan(workspace / "drawn", read_params().classes, 32).manifest
     (workspace / "split").mkdir()
     manifest.assign(group="1", subset="train").to_csv(workspace / "split" / "manifest.csv", index=False)
     np.save("features.npy", np.random.default_rng(0).normal(size=(20, 3)).astype("float32"))

@@ -116,12 +116,12 @@ def prepare(folder: Path) -> None:
     rows = []
     for number in range(40):
         label, subset = number % 2, "test" if number >= 36 else "val" if number >= 28 else "train"
-        part = "test" if subset == "test" else "train"
         name = f"{'COVID' if label else 'non-COVID'}/Slice ({number}).png"
-        path = Path("split/images") / part / name
+        path = Path("sample") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 156, (SIZE, SIZE), dtype=np.uint8) + np.uint8(100 * label)).save(path)
         rows.append({"path": name, "label": label, "subset": subset, "group": number})
+    Path("split").mkdir()
     pd.DataFrame(rows).to_csv("split/manifest.csv", index=False)
     labels = np.array([[row["label"]] for row in rows])
     np.save("features.npy", (rng.normal(size=(40, FEATURES)) + 0.3 * labels).astype("float32"))

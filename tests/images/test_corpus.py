@@ -108,7 +108,7 @@ def test_a_dataset_of_them_has_a_line_for_each_that_it_can_not_hold(tmp_path: Pa
     bad = {line[len(str(tmp_path)) :].partition(": ")[0] for line in faults}
     for name in bad:
         (tmp_path / name.lstrip("/")).unlink(missing_ok=True)
-    manifest = scan(tmp_path, Classes(positive="COVID", negative="non-COVID"), 8)
+    manifest = scan(tmp_path, Classes(positive="COVID", negative="non-COVID"), 8).manifest
     ignored = [line for line in manifest.attrs["warnings"] if line.endswith("ignored")]
     assert len(manifest) + len(ignored) == sum(1 for path in tmp_path.glob("*/*"))
 

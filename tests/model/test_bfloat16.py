@@ -92,7 +92,9 @@ def test_fine_tuning_in_bfloat16_uses_both(
     killing.prepare(tmp_path)
     manifest = read_manifest()
     head = load_model(Path("models/initial.keras"))
-    phases.finetune(head, manifest, image_paths(manifest), params, tmp_path / "checkpoint", tmp_path / "activations")
+    phases.finetune(
+        head, manifest, image_paths(manifest, params.dataset), params, tmp_path / "checkpoint", tmp_path / "activations"
+    )
     assert set(seen) == {(3, 3, killing.FEATURES, killing.FEATURES)}
     assert [model.name for model in normalized] == ["base"]
 

@@ -47,7 +47,7 @@ def test_natural_order() -> None:
 
 def test_manifest_of_a_sound_dataset(folder: Path) -> None:
     Image.fromarray(texture(77, 50, 60)).convert("RGBA").save(folder / "COVID/Covid (3).png")
-    manifest = scan(folder, CLASSES, 32)
+    manifest = scan(folder, CLASSES, 32).manifest
     assert list(manifest["path"][:3]) == ["COVID/Covid (1).png", "COVID/Covid (2).png", "COVID/Covid (3).png"]
     assert manifest["path"].iloc[11] == "COVID/Covid (12).png"
     assert list(manifest["label"]) == [1] * 12 + [0] * 12
@@ -58,7 +58,7 @@ def test_manifest_of_a_sound_dataset(folder: Path) -> None:
 
 
 def test_swapped_classes_swap_the_labels(folder: Path) -> None:
-    manifest = scan(folder, Classes(positive="non-COVID", negative="COVID"), 32)
+    manifest = scan(folder, Classes(positive="non-COVID", negative="COVID"), 32).manifest
     assert list(manifest["label"]) == [0] * 12 + [1] * 12
 
 
@@ -66,7 +66,7 @@ def test_names_of_every_kind(folder: Path) -> None:
     names = ["scan 01 [left] (ä).png", "肺 7.PNG", "'quoted', \"twice\".png", "a#b%20c.png", "-rf.png"]
     for seed, name in enumerate(names):
         Image.fromarray(texture(300 + seed)).save(folder / "COVID" / name, "PNG")
-    assert {f"COVID/{name}" for name in names} <= set(scan(folder, CLASSES, 32)["path"])
+    assert {f"COVID/{name}" for name in names} <= set(scan(folder, CLASSES, 32).manifest["path"])
 
 
 def test_every_fault_is_reported_at_once_with_file_and_remedy(folder: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_harmless_oddities_are_counted_and_shown(folder: Path, capsys: pytest.Ca
     (covid / ".hidden.png").touch()
     (folder / ".git").mkdir()
     (folder / "README.txt").touch()
-    manifest = scan(folder, CLASSES, 32)
+    manifest = scan(folder, CLASSES, 32).manifest
     assert len(manifest) == 26
     assert len(manifest.attrs["warnings"]) == 6
     shown = capsys.readouterr().err
@@ -151,7 +151,7 @@ def test_a_copy_halved_without_smoothing_is_found_in_the_other_class(folder: Pat
     )
     neighbour, _ = draw_slice(5, 2, True, 8)
     Image.fromarray(neighbour).save(folder / "non-COVID/Non-Covid (50).png")
-    assert scan(folder, CLASSES, 32).attrs["warnings"] == []
+    assert scan(folder, CLASSES, 32).manifest.attrs["warnings"] == []
 
 
 @pytest.mark.parametrize(("kind", "scale"), [("JPEG", 1), ("PNG", 2), ("JPEG", 2)])
@@ -163,7 +163,7 @@ def test_a_copy_saved_again_or_resized_is_a_fault_in_the_other_class_and_a_warni
     copy = original.resize((160 // scale, 120 // scale))
     suffix = {"JPEG": "jpg", "PNG": "png"}[kind]
     copy.save(folder / f"COVID/Covid (50).{suffix}")
-    [warning] = scan(folder, CLASSES, 32).attrs["warnings"]
+    [warning] = scan(folder, CLASSES, 32).manifest.attrs["warnings"]
     first = f"{folder}/COVID/Covid (1).png"
     assert warning == f"{folder}/COVID/Covid (50).{suffix}: a copy of {first}, saved again or resized"
 
@@ -179,12 +179,13 @@ def test_images_that_hold_fewer_bits_than_they_declare_are_one_line_a_class(fold
         dark = Image.fromarray(texture(number).astype(np.uint16) * 16)
         dark.save(folder / f"COVID/Covid ({number}).png")
     lines = faults(folder)
-    [line] = [line for line in lines if "below white" in line]
-    assert line.startswith(f"{folder}/COVID: 12 images stay far below white; the first is {folder}/COVID/Covid (1).png")
-    assert "save it with white at the highest value" in line
+    [line] = [line for line in lines if "images use few of" in line]
+    first = f"{folder}/COVID/Covid (1).png"
+    assert line.startswith(f"{folder}/COVID: 12 images use few of the greys that they declare; the first is {first}")
+    assert "save it with black at 0 and white at the highest value" in line
     for number in range(1, 13):
         Image.fromarray(texture(number).astype(np.uint16) * 257).save(folder / f"COVID/Covid ({number}).png")
-    assert scan(folder, CLASSES, 32).attrs["warnings"] == []
+    assert scan(folder, CLASSES, 32).manifest.attrs["warnings"] == []
 
 
 def test_slices_are_told_by_content(folder: Path) -> None:
@@ -194,9 +195,11 @@ def test_slices_are_told_by_content(folder: Path) -> None:
     (folder / "COVID/packed.gz").write_bytes(gzip.compress((folder / "COVID/Covid (3).png").read_bytes()))
     (folder / "COVID/Covid (3).png").unlink()
     (folder / "COVID/note").write_text("no image")
-    manifest = scan(folder, CLASSES, 32)
+    manifest = scan(folder, CLASSES, 32).manifest
     assert len(manifest) == 26
-    assert manifest.attrs["warnings"] == [f"{folder}/COVID/note: no image by its content, ignored"]
+    ignored, mixed = manifest.attrs["warnings"]
+    assert ignored == f"{folder}/COVID/note: no image by its content, ignored"
+    assert "0 of 12 images of class non-COVID and 1 of 14 images of class COVID are in Hounsfield units" in mixed
     modes = dict(zip(manifest["path"], manifest["mode"], strict=True))
     assert modes["COVID/1.2.826.0.1.3680043.8.498.1001"] == "HU"
     assert modes["COVID/packed.gz"] == "L"
@@ -214,7 +217,15 @@ def test_links_into_a_cache_of_dvc_are_files(folder: Path, tmp_path: Path) -> No
         place.parent.mkdir(parents=True, exist_ok=True)
         path.rename(place)
         path.symlink_to(place)
-    assert len(scan(folder, CLASSES, 32)) == 24
+    assert len(scan(folder, CLASSES, 32).manifest) == 24
+
+
+def test_links_that_lead_nowhere_are_a_line_each(folder: Path) -> None:
+    for name, target in (("gone.png", "nowhere"), ("loop.png", "loop.png")):
+        (folder / "COVID" / name).symlink_to(target)
+    assert faults(folder) == [
+        f"{folder}/COVID/{name}: no such file; restore it, or correct the path" for name in ("gone.png", "loop.png")
+    ]
 
 
 def test_names_match_with_accents_in_either_form(folder: Path) -> None:
@@ -223,7 +234,7 @@ def test_names_match_with_accents_in_either_form(folder: Path) -> None:
     shutil.copy(folder / decomposed / "Covid (1).png", folder / decomposed / f"{decomposed} (60).png")
     (folder / decomposed / "Covid (1).png").unlink()
     write_groups(folder, lambda lines: [unicodedata.normalize("NFC", line) for line in lines])
-    manifest = scan(folder, Classes(positive=composed, negative="non-COVID"), 32)
+    manifest = scan(folder, Classes(positive=composed, negative="non-COVID"), 32).manifest
     assert manifest["label"].sum() == 12
     assert f"{decomposed}/{decomposed} (60).png" in set(manifest["path"])
     assert manifest["listed_group"].notna().all()
@@ -231,7 +242,7 @@ def test_names_match_with_accents_in_either_form(folder: Path) -> None:
 
 def test_a_link_inside_the_dataset_is_a_copy(folder: Path) -> None:
     (folder / "COVID/again.png").symlink_to(folder / "COVID/Covid (1).png")
-    [warning] = scan(folder, CLASSES, 32).attrs["warnings"]
+    [warning] = scan(folder, CLASSES, 32).manifest.attrs["warnings"]
     assert "same pixels" in warning
 
 
@@ -269,7 +280,7 @@ def write_groups(folder: Path, change: Callable[[list[str]], list[str]]) -> None
 
 def test_groups_csv_is_read(folder: Path) -> None:
     write_groups(folder, lambda lines: lines)
-    manifest = scan(folder, CLASSES, 32)
+    manifest = scan(folder, CLASSES, 32).manifest
     listed = dict(zip(manifest["path"], manifest["listed_group"], strict=True))
     assert listed["COVID/Covid (1).png"] == listed["COVID/Covid (10).png"] == "p0"
     assert set(listed.values()) == {f"p{index}" for index in range(8)}
@@ -319,15 +330,19 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outs(folder: Path) -> dict[str, bytes]:
-    paths = [path for top in ("split", "metrics") for path in (folder / top).rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    """The content of each file that the stage writes, and where each link leads."""
+    paths = [path for top in ("split", "metrics") for path in (folder / top).rglob("*") if not path.is_dir()]
+    return {
+        path.relative_to(folder).as_posix(): bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in paths
+    }
 
 
-def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path) -> None:
+def test_the_stage_writes_manifest_metrics_and_folders_of_links(workspace: Path) -> None:
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
-    report = parse_record(made.pop("metrics/split.json").decode())
+    report = parse_record(made.pop("metrics/split.json").decode(), "split.json")
     assert manifest[0] == "path,label,subset,group,width,height,mode"
     assert len(manifest) == 61
     assert list(report)[:5] == [
@@ -341,7 +356,9 @@ def test_the_stage_copies_bytes_and_writes_manifest_and_metrics(workspace: Path)
     for line in manifest[1:]:
         path, label, subset, *_ = line.split(",")
         side = "test" if subset == "test" else "train"
-        assert made.pop(f"split/images/{side}/{path}") == (workspace / "sample" / path).read_bytes()
+        image = f"split/images/{side}/{path}"
+        assert made.pop(image).decode() == f"../../../../sample/{path}"
+        assert (workspace / image).samefile(workspace / "sample" / path)
         assert label == ("1" if path.startswith("COVID/") else "0")
     assert made == {}
 

@@ -1,21 +1,10 @@
-from pathlib import Path
-
-from ctscan.split.leakage import leak_report, probe_accuracy, thumbnails
+from ctscan.split import leakage
+from ctscan.split.leakage import leak_report, probe_accuracy, probed_images
 
 import numpy as np
 import pandas as pd
+import pytest
 from drawing import texture
-from PIL import Image
-
-
-def test_thumbnails_are_in_order_and_small(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{value}.png" for value in (9, 200, 3)]
-    for path in paths:
-        Image.new("L", (50, 40), int(path.stem)).save(path)
-    images = thumbnails(paths)
-    assert images.shape == (3, 28, 28)
-    assert images.dtype == np.uint8
-    assert images.mean(axis=(1, 2)).tolist() == [9, 200, 3]
 
 
 def test_probe_knows_neighbours_and_only_those() -> None:
@@ -36,20 +25,17 @@ def test_the_distance_does_not_wrap_around() -> None:
 
 def test_report_on_a_hand_counted_split() -> None:
     images = np.stack([texture(seed, 28, 28) for seed in (0, 1, 2, 3, 0, 1, 6, 7)])
-    digests = [np.random.default_rng(row).bytes(32).hex() for row in range(8)]
-    digests[4] = digests[0]  # identical to a training image
-    digests[5] = f"{int(digests[1], 16) ^ 3:064x}"  # a copy of a validation image, re-encoded
-    digests[3] = digests[2]  # identical, in training both
+    # Identical pixels in training and test, a copy of a validation image in test, identical pixels in training.
+    copies = np.array([[0, 4], [1, 5], [2, 3]])
     manifest = pd.DataFrame(
         {
             "label": [1, 1, 0, 0, 1, 0, 0, 1],
             "subset": ["train", "val", "train", "train", "test", "test", "val", "val"],
             "group": ["a", "b", "c", "c", "a", "b", "c", "d"],
             "pixel_hash": ["p", "q", "r", "r", "p", "s", "t", "u"],
-            "perceptual_hash": digests,
         }
     )
-    assert leak_report(manifest, images) == {
+    assert leak_report(manifest, copies, images, seed=7) == {
         "test_positive": 1,
         "test_negative": 1,
         "probe_accuracy": 0.5,
@@ -62,4 +48,38 @@ def test_report_on_a_hand_counted_split() -> None:
         },
         "near_duplicates": {"pairs": 3, "identical_pairs": 2, "pairs_into_test": 2},
         "groups": {"number": 4, "with_both_classes": 1, "into_test": 2},
+        "probe": {"known": 6, "asked": 2, "groups": 4, "exact": True},
     }
+
+
+def test_a_large_set_is_probed_on_a_seeded_sample_of_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leakage, "PROBED", 200)
+    random = np.random.default_rng(0)
+    manifest = pd.DataFrame(
+        {
+            "label": random.integers(0, 2, 1000),
+            "subset": random.choice(["train", "val", "test"], 1000),
+            "group": [f"patient {number}" for number in random.integers(0, 50, 1000)],
+            "pixel_hash": [str(row) for row in range(1000)],
+        }
+    )
+    probed = probed_images(manifest, seed=7)
+    assert 200 <= probed.sum() < 200 + manifest.groupby("group").size().max()
+    assert not set(manifest["group"][probed]) & set(manifest["group"][~probed])
+    assert (probed == probed_images(manifest, seed=7)).all()
+    assert (probed != probed_images(manifest, seed=8)).any()
+
+    # Each test image's twin is a training image of its group: with whole groups, the sample knows all of them.
+    manifest["subset"] = ["train", "test"] * 500
+    manifest["group"] = [f"patient {row // 20}" for row in range(1000)]
+    manifest["label"] = np.repeat(random.integers(0, 2, 500), 2)
+    images = np.repeat(random.integers(0, 256, (500, 28, 28), dtype=np.uint8), 2, axis=0)
+    report = leak_report(manifest, np.empty((0, 2), np.intp), images, seed=7)
+    assert report["probe_accuracy"] == 1
+    assert report["probe"] == {"known": 100, "asked": 100, "groups": 10, "exact": False}
+
+
+def test_the_sample_has_both_sides_whatever_the_sizes_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leakage, "PROBED", 10)
+    manifest = pd.DataFrame({"group": ["a"] * 50 + ["b"] * 50, "subset": ["train"] * 50 + ["test"] * 50})
+    assert all(probed_images(manifest, seed).all() for seed in range(4))

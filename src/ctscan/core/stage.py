@@ -1,5 +1,6 @@
 """Run a stage: read its params, turn an error into one line, and continue after a kill from its checkpoint."""
 
+import gc
 import hashlib
 import re
 import sys
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 from ctscan.core.errors import UserError, escape_unprintable, writing
 from ctscan.core.files import SCRATCH, remove
@@ -29,7 +31,8 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
     """
     escape_unprintable()
     try:
-        function(load_params(name))
+        with writing(Path.cwd()):
+            function(load_params(name))
     except UserError as error:
         sys.exit(f"{name}: {error}\n{EARLIER_RESULTS}")
     except Exception as error:
@@ -42,6 +45,9 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; run again to continue\n{EARLIER_RESULTS}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # The process ends now. Python would first look for garbage among TensorFlow's objects, which takes a second.
+        gc.freeze()
 
 
 @contextmanager
@@ -107,10 +113,10 @@ def _forget_abandoned(home: Path, wanted: Path) -> None:
 
 def _fingerprint(stage: str) -> str:
     """A hash of all that DVC tracks as the input of `stage`: the content of its deps and its params."""
-    declared = pipeline()["stages"][stage]
-    digest = hashlib.sha256(load_params(stage).model_dump_json().encode())
+    declared, params = pipeline()["stages"][stage], load_params(stage)
+    digest = hashlib.sha256(params.model_dump_json().encode())
     for dependency in declared["deps"]:
-        path = Path(dependency)
+        path = Path(Template(dependency).substitute(dict(params)))  # ${dataset} is how DVC names a param, too
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:  # importing writes these
                 digest.update(str(file).encode())

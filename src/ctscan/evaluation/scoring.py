@@ -56,8 +56,10 @@ class Subsets(NamedTuple):
     val_and_test: Subset
 
 
-def load_subsets(size: int) -> Subsets:
-    """Read split/ and features.npy; images are resized to `size` pixels and held in memory once.
+def load_subsets(dataset: str, size: int) -> Subsets:
+    """Read split/manifest.csv, features.npy and the images of the folder `dataset`.
+
+    Images are resized to `size` pixels and held in memory once.
 
     Raises:
         UserError: an image is missing or damaged.
@@ -65,7 +67,7 @@ def load_subsets(size: int) -> Subsets:
     whole = read_manifest()
     order, (val, test, train) = together(whole, "val", "test", "train")
     manifest, features = whole.iloc[order], np.load(FEATURES)[order]
-    images = load_slices(image_paths(manifest), size)
+    images = load_slices(image_paths(manifest, dataset), size)
 
     def subset(rows: slice) -> Subset:
         return Subset(manifest.iloc[rows].reset_index(drop=True), images[rows], features[rows])

@@ -11,10 +11,8 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
-from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all
+from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all, read_three_tests
 from ctscan.experiments.spread import label, table
-
-import yaml
 
 PAGES = (
     "README.md",
@@ -25,9 +23,7 @@ PAGES = (
 )
 MODELS = ("initial", "finetuned")
 BASELINES = ("nearest_neighbour", "hog_svm")
-# Two recorded studies that differ in the split alone, and the repeats over seeds of both splits.
-BOTH_SPLITS = {"random split": "random-split", "blocked split": "blocked-split"}
-REPEATED = ("random", "blocked")
+REPEATED = ("random", "blocked")  # the splits whose repeats over seeds are recorded
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
 TIMED = {
     "phase_1": "phase 1, initial",
@@ -82,35 +78,30 @@ def sample_run(root: Path) -> str:
 
 
 def finding(root: Path) -> str:
-    """What the split does to the network and to both baselines, over seeds, as a sentence."""
-    records = [_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in REPEATED]
-    given = records[-1]["settings"]
-    parts = []
-    for kind, name in (("models", "initial"), *(("baselines", name) for name in reversed(BASELINES))):
-        before, after = (_short(record["summary"][kind][name]["roc_auc"]["mean"]) for record in records)
-        parts.append(f"{_named(name)} **{before} → {after}**")
+    """What is left of the fine-tuned network's ROC AUC on fairer tests, as a sentence."""
+    tests = read_three_tests(root)
+    random, blocked, other = (test.aucs["finetuned"] for test in tests)
+    hog = tests[1].aucs["hog_svm"]
     return (
-        f"Mean test ROC AUC over {len(given['seeds'])} splits, random → blocked (blocks of "
-        f"{given['split']['block_size']} file numbers stay together): {', '.join(parts)}."
+        f"Test ROC AUC of the fine-tuned network: on the study's random split **{_cell(random)}**; where neighbouring "
+        f"slices stay together **{_cell(blocked)}**, beside {_cell(hog)} of {_named('hog_svm')}; on the slices of "
+        f"another source **{_cell(other)}**."
     )
 
 
-def both_splits(root: Path) -> str:
-    """ROC AUC of the study, and of models and baselines here on a random and on a blocked split, as Markdown."""
-    rows = [["test ROC AUC (95 % interval)", *BOTH_SPLITS]]
+def three_tests(root: Path) -> str:
+    """ROC AUC of the study, and of models and baselines here on each of the three tests, as Markdown."""
+    tests = read_three_tests(root)
     published = _json(root / "studies/published.json")["rows"]
+    rows = [["test ROC AUC (95 % interval)", *(test.name for test in tests)]]
     for model, row in zip(MODELS, published, strict=False):
-        rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), "not reported"])
-    folders = [root / "studies" / name for name in BOTH_SPLITS.values()]
-    runs = [_json(folder / "metrics/details.json") for folder in folders]
-    for model in MODELS:
-        cells = (_between(run[model]["test"]["roc_auc"], run[model]["intervals"]["roc_auc"]) for run in runs)
-        rows.append([f"here, {label(model)}", *cells])
-    for name in BASELINES:
-        controls = [row for run in runs for row in run["controls"] if row["name"] == name]
-        rows.append([f"here, {_named(name)}", *(_between(row["roc_auc"], row) for row in controls)])
-    params = yaml.safe_load((folders[0] / "params.yaml").read_text(encoding="utf-8"))
-    about = f"Here: {params['backbone']}, `weights: {params['weights']}`, {params['image_size']} pixels."
+        rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), *["not reported"] * 2])
+    for name in (*MODELS, *BASELINES):
+        title = label(name) if name in MODELS else _named(name)
+        cells = (_cell(test.aucs[name]) if name in test.aucs else "not scored" for test in tests)
+        rows.append([f"here, {title}", *cells])
+    params = tests[1].params
+    about = f"Here: {params['backbone']}, ImageNet weights, {params['image_size']} pixels."
     return f"{_markdown(rows)}\n\n{about}"
 
 
@@ -121,8 +112,7 @@ def results(root: Path) -> str:
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
     for row in _json(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
-    for title, folder in _runs(root, ""):
-        details = _json(folder / "metrics/details.json")
+    for title, folder, details in _reports(root):
         for model in MODELS:
             report = details[model]
             cells = (_between(report["test"][metric], report["intervals"][metric]) for metric in HEADLINE)
@@ -197,13 +187,26 @@ def growth(root: Path) -> str:
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "sample-run": sample_run,
     "finding": finding,
-    "both-splits": both_splits,
+    "three-tests": three_tests,
     "results": results,
     "random-against-blocked": random_against_blocked,
     "novelty-and-maps": novelty_and_maps,
     "benchmark": benchmark,
     "growth": growth,
 }
+
+
+def _reports(root: Path) -> list[tuple[str, Path, Any]]:
+    """The title, folder and report of the run at the top, of each recorded run, and of all folds of a recorded study.
+
+    A report holds what is known of each model, under its name, and `controls`.
+    """
+    found = [(title, folder, _json(folder / "metrics/details.json")) for title, folder in _runs(root, "")]
+    for path in sorted((root / "studies").glob("*/folds.json")):
+        pooled, name = _json(path), path.parent.name
+        title = f"[{name}]({name}), {pooled['folds']} folds pooled"
+        found.append((title, path.parent, {**pooled["models"], "controls": pooled["controls"]}))
+    return found
 
 
 def _runs(root: Path, studies: str) -> list[tuple[str, Path]]:
@@ -227,6 +230,10 @@ def _aucs(values: Mapping[str, float], form: str) -> list[str]:
 
 def _json(path: Path) -> Any:
     return read_record(path)
+
+
+def _cell(auc: Mapping[str, float]) -> str:
+    return _between(auc["roc_auc"], auc)
 
 
 def _short(value: float) -> str:

@@ -10,8 +10,6 @@ from ctscan.core.errors import UserError
 from ctscan.core.files import read_record, require
 from ctscan.core.params import Classes, parse_lock
 
-import yaml
-
 if TYPE_CHECKING:  # TensorFlow takes seconds, a mistyped path is told before
     from ctscan.evaluation.novelty import NoveltyDetector
 
@@ -112,7 +110,7 @@ def _lock_of_evaluate() -> dict[str, Any]:
         stage = parse_lock(LOCK.read_text(encoding="utf-8"))["evaluate"]
         files = {entry["path"]: entry.get("md5") for entry in [*stage["deps"], *stage["outs"]]}
         return {"files": files, "classes": stage["params"]["params.yaml"]["classes"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         raise UserError(f"{LOCK} records no run of evaluate in this folder; run `dvc repro` at the top") from None
 
 

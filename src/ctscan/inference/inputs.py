@@ -15,6 +15,7 @@ from ctscan.core.params import Classes
 from ctscan.images.decode import EXTENSIONS, Slice, resize, shows_colour, slices
 from ctscan.images.greys import Greys
 from ctscan.images.kinds import READ, UNREAD, look
+from ctscan.split.folders import refresh_if_asked
 
 GROUPS_FILE = "groups.csv"
 SHOWN_FAULTS = 3  # of a file
@@ -93,10 +94,11 @@ def find(given: Sequence[str], faults: list[str]) -> Found:
 
     In a folder, and in folders that links in it lead to, files are taken by their content, or where their name promises
     slices. Hidden ones and those that hold no slices are passed over and counted. What leads nowhere, and an image in a
-    format that is not read, adds a line to `faults`.
+    format that is not read, adds a line to `faults`. What is given in split/images is made that of the split first.
     """
     files: dict[Path, None] = {}
     found = Found()
+    refresh_if_asked(given)
     for text in given:
         start = expand(text)
         matches = [start] if os.path.lexists(start) else sorted(glob.glob(start, recursive=True))  # noqa: PTH207

@@ -19,7 +19,7 @@ class LabelledSet(NamedTuple):
     folder: Path
     labels: dict[Path, int]
     groups: dict[Path, str] | None
-    unread: int
+    unread: list[Path]
 
 
 def labelled_sets(given: Sequence[str], found: Found, params: Params) -> list[LabelledSet]:
@@ -46,7 +46,7 @@ def _labelled(folder: Path, places: dict[int, Path], found: Found) -> LabelledSe
 
     labels = within(found.files)
     passed = [path for path, reason in found.passed.items() if reason not in ("hidden", LINKED)]
-    unread = len(within([*passed, *found.refused]))
+    unread = list(within([*passed, *found.refused]))
     listing = folder / GROUPS_FILE
     if not listing.exists():
         return LabelledSet(folder, labels, None, unread)
@@ -61,8 +61,8 @@ def _labelled(folder: Path, places: dict[int, Path], found: Found) -> LabelledSe
 
 def _left_out(labelled: LabelledSet, scores: dict[Path, list[float]], faults: Sequence[str]) -> str:
     """What a figure on a labelled set must say of files that it is not about; "" where it is about all."""
-    files = len(labelled.labels) + labelled.unread
-    lost = labelled.unread + sum(not scores[path] for path in labelled.labels)
+    files = len(labelled.labels) + len(labelled.unread)
+    lost = len(labelled.unread) + sum(not scores[path] for path in labelled.labels)
     of_frames = {Path(fault.partition(": ")[0].partition("#")[0]) for fault in faults if "#" in fault}
     cut = sum(bool(scores.get(path)) for path in of_frames)
     parts = [f"{lost} of {files} files"] * bool(lost) + [f"some slices of {cut} more"] * bool(cut)

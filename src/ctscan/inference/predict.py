@@ -166,7 +166,7 @@ def _reading(evaluation: Evaluation, arguments: argparse.Namespace) -> dict[str,
 
 
 def _reported(results: Iterable[Result], files: int, faults: list[str]) -> Iterator[Result]:
-    """Each of `results` as it comes, under a progress bar; what is wrong with a file is printed, and goes to `faults`."""
+    """Each of `results` as it comes, under a progress bar; what is wrong with a file is printed and put in `faults`."""
     with tqdm(total=files, unit="file", disable=None) as progress:
         done: Path | None = None
         for path, found in results:

@@ -130,20 +130,20 @@ def _checked(part: Path, origin: Mapping[str, Any]) -> Shard:
         with part.open(encoding="utf-8") as stream:
             first = json.loads(next(stream))
             shard = parse_shard(first["shard"])
-            count, last = -1, ""
-            for count, last in enumerate(stream):
-                pass
-            whole = json.loads(last) == {"lines": count}
+            lines, last = -1, ""
+            for line in stream:
+                lines, last = lines + 1, line
+            whole = json.loads(last) == {"lines": lines}
     except FileNotFoundError:
         raise UserError(f"{part}: no such file; correct the path") from None
-    except (ValueError, KeyError, TypeError, StopIteration, UserError):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, UserError):
         raise UserError(f"{part}: damaged, or no part that `ctscan predict --shard` wrote; predict it again") from None
     if not whole:
         raise UserError(f"{part}: damaged, lines are missing; copy it again, or predict shard {shard} again")
     for name, value in origin.items():
         if first.get(name) != value:
             raise UserError(
-                f"{part}: predicted with {name} = {first.get(name)}, and here it is {value}; merge with the same PATHs, "
-                "model and --point, or predict the shard again"
+                f"{part}: predicted with {name} = {first.get(name)}, and here it is {value}; merge with the same "
+                "PATHs, model and --point, or predict the shard again"
             )
     return shard

@@ -8,18 +8,18 @@ import sys
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
-from ctscan.images.decode import EXTENSIONS, decode, resize
+from ctscan.images.decode import EXTENSIONS, HOUNSFIELD, decode, resize
 from ctscan.images.greys import Greys
-from ctscan.images.kinds import READ, UNREAD, look
-from ctscan.images.pictures import TooDarkError
-from ctscan.split.duplicates import THUMBNAIL, all_copies
+from ctscan.images.kinds import READ, UNREAD, check_file, look
+from ctscan.images.pictures import UnlikelyGreysError
+from ctscan.split.duplicates import THUMBNAIL, Pairs, find_copies
 
 import imagehash
 import numpy as np
@@ -28,9 +28,23 @@ from PIL import Image
 from tqdm import tqdm
 
 GROUPS_FILE = "groups.csv"
+PROBE_SIZE = 28  # pixels, square, of the thumbnails that the leak probe compares
 SHOWN_WARNINGS = 10
+_AT_ONCE = 1024  # files that threads are given: a pool keeps a record of each file that waits
 # How a dataset of the repository is fetched.
 _FETCH = {"data": "run `ctscan data`", "sample": "run `dvc pull sample`"}
+
+
+class Scan(NamedTuple):
+    """What `scan` found in a dataset folder, with n images in natural order of their path.
+
+    `manifest` has n rows, `copies` are the positions (m, 2) of pairs of copies by hash (see `duplicates.find_copies`),
+    and `thumbnails`, uint8 (n, 28, 28), are those of the leak probe.
+    """
+
+    manifest: pd.DataFrame
+    copies: Pairs
+    thumbnails: Greys
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -39,8 +53,8 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
-def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
-    """The manifest of a dataset folder in which every file was decoded fully and found sound.
+def scan(folder: Path, classes: Classes, min_size: int) -> Scan:
+    """Decode every file of a dataset folder fully, once, and find it sound.
 
     Args:
         folder: holds one folder for each class and, optionally, groups.csv (columns path, group).
@@ -48,11 +62,11 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
         min_size: least width and height, in pixels.
 
     Returns:
-        A row for each image, in natural order of `path`:
+        The manifest has a row for each image, in natural order of `path`:
         path (posix, relative to `folder`), label (1 positive class, 0 negative), width and height (pixels, upright),
         mode (Pillow's, as stored), pixel_hash (SHA-256 of the greys and their shape), perceptual_hash (hex of 256 bits,
         see `perceptual_hash`), listed_group (groups.csv's; None without that file).
-        `attrs["warnings"]` is the list of what is odd but harmless; its size and first lines are printed, too.
+        Its `attrs["warnings"]` is the list of what is odd but harmless; its size and first lines are printed, too.
 
     Raises:
         UserError: the folder is absent, or a line for every fault found, each `path: what is wrong; what to do`.
@@ -67,14 +81,14 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     _check_top_level(folder, classes, errors, oddities)
 
     rows: list[dict[str, Any]] = []
-    dark: defaultdict[Path, list[TooDarkError]] = defaultdict(list)
-    # Pillow releases the interpreter lock while it decodes, and warns of damage that it can live with: we don't.
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    dark: defaultdict[Path, list[UnlikelyGreysError]] = defaultdict(list)
+    with warnings.catch_warnings():
+        # Pillow warns of damage that it can live with: we don't.
         warnings.simplefilter("error", UserWarning)
-        results = pool.map(lambda entry: _examine(folder, entry, min_size), [path for path, _ in listed])
+        results = _examine_all(folder, [path for path, _ in listed], min_size)
         progress = tqdm(results, total=len(listed), desc=f"checking {folder}", unit="file", disable=None)
         for (path, label), result in zip(listed, progress, strict=True):
-            if isinstance(result, TooDarkError):
+            if isinstance(result, UnlikelyGreysError):
                 dark[path.parent].append(result)
                 continue
             if isinstance(result, UserError):
@@ -86,9 +100,12 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
             rows.append({"path": path.relative_to(folder).as_posix(), "label": label, **result})
     rows.sort(key=lambda row: natural_key(row["path"]))
     for place, found in dark.items():
-        several = f"{place}: {len(found)} images stay far below white; the first is " if len(found) > 1 else ""
+        count = f"{place}: {len(found)} images use few of the greys that they declare; the first is "
+        several = count if len(found) > 1 else ""
         errors.append(f"{several}{found[0]}")
-    _check_copies(folder, rows, [row.pop("thumbnail") for row in rows], errors, oddities)
+    oddities += _mixed_windows(folder, classes, rows)
+    thumbnails = [row.pop("probe") for row in rows]
+    copies = _check_copies(folder, rows, [row.pop("thumbnail") for row in rows], errors, oddities)
 
     # A file with a fault of its own still counts as an image that groups.csv has to list.
     paths = [path.relative_to(folder).as_posix() for path, _ in listed]
@@ -100,7 +117,22 @@ def scan(folder: Path, classes: Classes, min_size: int) -> pd.DataFrame:
     manifest = pd.DataFrame(rows)
     manifest["listed_group"] = [groups[path] for path in manifest["path"]] if groups else None
     manifest.attrs["warnings"] = oddities
-    return manifest
+    return Scan(manifest, copies, np.stack(thumbnails))
+
+
+def _mixed_windows(folder: Path, classes: Classes, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line where some images alone are in Hounsfield units: the look of a window may then tell the classes apart."""
+    counts = []
+    for label, name in enumerate((classes.negative, classes.positive)):
+        modes = [row["mode"] == HOUNSFIELD for row in rows if row["label"] == label]
+        counts.append((sum(modes), len(modes), name))
+    if sum(counted for counted, _, _ in counts) in (0, len(rows)):
+        return []
+    shares = " and ".join(f"{counted} of {total} images of class {name}" for counted, total, name in counts)
+    return [
+        f"{folder}: {shares} are in Hounsfield units (DICOM, NIfTI) and get the lung window; nobody knows the window "
+        "of the others, which may tell the classes apart"
+    ]
 
 
 def perceptual_hash(pixels: Greys) -> str:
@@ -110,13 +142,22 @@ def perceptual_hash(pixels: Greys) -> str:
     4 of the 256 bits, whereas neighbouring slices differ in 6 or more. A dHash changes by up to 23 bits under the
     same edits, and 64 bits are too few: with them 22 pairs of neighbouring slices share one pHash.
     """
-    return str(imagehash.phash(Image.fromarray(pixels), hash_size=16))
+    bits = imagehash.phash(Image.fromarray(pixels), hash_size=16).hash
+    return np.packbits(bits).tobytes().hex()
 
 
-def _examine(folder: Path, path: Path, min_size: int) -> dict[str, Any] | UserError:
+def _examine_all(folder: Path, paths: Sequence[Path], min_size: int) -> Iterator[dict[str, Any] | UserError]:
+    """`_examine` of each of `paths`, in their order. Pillow releases the interpreter lock while it decodes."""
+    home = folder.resolve()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            yield from pool.map(lambda path: _examine(home, path, min_size), paths[start : start + _AT_ONCE])
+
+
+def _examine(home: Path, path: Path, min_size: int) -> dict[str, Any] | UserError:
     """What one image adds to the manifest, and its format; or its fault, so that the others are still looked at."""
     try:
-        _check_location(folder, path)
+        _check_location(home, path)
         found = decode(path)
         height, width = found.pixels.shape
         if min(width, height) < min_size:
@@ -136,16 +177,18 @@ def _examine(folder: Path, path: Path, min_size: int) -> dict[str, Any] | UserEr
         "pixel_hash": hashlib.sha256(repr(found.pixels.shape).encode() + found.pixels.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(found.pixels),
         "thumbnail": resize(found.pixels, THUMBNAIL),
+        "probe": resize(found.pixels, PROBE_SIZE),
     }
 
 
-def _check_location(folder: Path, path: Path) -> None:
+def _check_location(home: Path, path: Path) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError:
         raise UserError(f"{str(path)!a}: its name is not valid UTF-8; rename it") from None
+    check_file(path)  # first: a link to itself can't be resolved
     target = path.resolve()
-    if not target.is_relative_to(folder.resolve()) and not _is_in_dvc_cache(target):
+    if not target.is_relative_to(home) and not _is_in_dvc_cache(target):
         raise UserError(f"{path}: a link out of the dataset; put the file itself there")
 
 
@@ -229,8 +272,8 @@ def _names(folder: Path) -> list[str]:
 
 def _check_copies(
     folder: Path, rows: Sequence[dict[str, Any]], thumbnails: Sequence[Greys], errors: list[str], oddities: list[str]
-) -> None:
-    """Rows are in natural order: each copy is reported beside the first image with its pixels, or that is like it."""
+) -> Pairs:
+    """The pairs of copies by hash. Each copy is reported beside the first image with its pixels, or that is like it."""
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
         original = first.setdefault(row["pixel_hash"], row)
@@ -242,9 +285,10 @@ def _check_copies(
         elif original is not row:
             oddities.append(f"{folder / row['path']}: the same pixels as {folder / original['path']}")
     if not rows:
-        return
+        return np.empty((0, 2), np.intp)
+    copies = find_copies(pd.DataFrame(rows), np.stack(thumbnails))
     reported: set[tuple[int, bool]] = set()  # once a row and class, beside its first original
-    for earlier, later in all_copies(pd.DataFrame(rows), np.stack(thumbnails)):
+    for earlier, later in copies.pairs:
         one, other = rows[earlier], rows[later]
         alike = one["label"] == other["label"]
         if one["pixel_hash"] == other["pixel_hash"] or (later, alike) in reported:
@@ -255,6 +299,7 @@ def _check_copies(
             oddities.append(f"{line}, saved again or resized")
         else:
             errors.append(f"{line} in the other class, saved again or resized; remove the one that is wrong")
+    return copies.pairs[copies.by_hash]
 
 
 def read_groups(path: Path, images: Iterable[str], errors: list[str]) -> dict[str, str]:

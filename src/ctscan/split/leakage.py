@@ -1,13 +1,9 @@
 """Probe a split for leaks: how much of the test set does a look-up in the training set know before any training?"""
 
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from ctscan.images.decode import load_slice
-from ctscan.split.duplicates import copy_pairs
+from ctscan.core.seeds import generator
+from ctscan.split.duplicates import Pairs
 from ctscan.split.strategies import SUBSETS
 
 import numpy as np
@@ -15,14 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.neighbors import KNeighborsClassifier
 
-THUMBNAIL = 28  # pixels, square
 KNOWN = 0.98  # probe accuracy from which a split can't be said to keep patients apart
-
-
-def thumbnails(paths: Iterable[Path]) -> npt.NDArray[np.uint8]:
-    """uint8 (n, 28, 28), in the order of `paths`. Raises what `decode.load_slice` raises."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(lambda path: load_slice(path, THUMBNAIL), paths)))
+PROBED = 20_000  # images up to which all are probed; the probe's time grows with their square
 
 
 def probe_accuracy(
@@ -40,23 +30,42 @@ def probe_accuracy(
     return float(neighbour.score(asked.reshape(len(asked), -1).astype(np.float32), asked_labels))
 
 
-def leak_report(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def probed_images(manifest: pd.DataFrame, seed: int) -> npt.NDArray[np.bool_]:
+    """Which rows (n,) the probe looks at: all, or of more than PROBED those of whole groups, drawn by `seed`.
+
+    Groups are drawn until they hold PROBED images, and images on both sides of the split. They are whole, so that each
+    test image that is asked for meets all of its relatives in training.
+    """
+    if len(manifest) <= PROBED:
+        return np.ones(len(manifest), bool)
+    codes, names = pd.factorize(manifest["group"])
+    rank = generator(seed, "probe").permutation(len(names))[codes]
+    test = manifest["subset"].to_numpy() == "test"
+    last = max(np.sort(rank)[PROBED - 1], rank[test].min(), rank[~test].min())
+    return np.asarray(rank <= last)
+
+
+def leak_report(manifest: pd.DataFrame, copies: Pairs, thumbnails: npt.NDArray[np.uint8], seed: int) -> dict[str, Any]:
     """What metrics/split.json holds: counts, and signs that test images have relatives in training.
 
     Args:
         manifest: of `strategies.assign_subsets`.
-        images: the thumbnails of its rows, uint8 (n, 28, 28).
+        copies: the positions (m, 2) of pairs of its rows that are copies, of `check.scan`.
+        thumbnails: of its rows, uint8 (n, 28, 28), of `check.scan`.
+        seed: of params.yaml, for `probed_images`.
 
     Returns:
-        Headline figures at the top level, details below `images`, `near_duplicates` and `groups`. The probe goes from
-        train and val to test. Pairs and groups are across when they lie in more than one of train, val and test.
+        Headline figures at the top level, details below `images`, `near_duplicates`, `groups` and `probe`. The probe
+        goes from train and val (`known` images) to test (`asked` images), and is `exact` if these are all there are.
+        Pairs and groups are across when they lie in more than one of train, val and test.
     """
     label, subset = manifest["label"].to_numpy(), manifest["subset"].to_numpy()
     test = subset == "test"
-    pairs = copy_pairs(manifest)
+    probed = probed_images(manifest, seed)
+    known, asked = probed & ~test, probed & test
     pixels = manifest["pixel_hash"].to_numpy()
-    apart = subset[pairs[:, 0]] != subset[pairs[:, 1]]
-    into_test = test[pairs[:, 0]] != test[pairs[:, 1]]
+    apart = subset[copies[:, 0]] != subset[copies[:, 1]]
+    into_test = test[copies[:, 0]] != test[copies[:, 1]]
     # Images of each group (rows) in each subset, and of each class (columns).
     members = pd.crosstab(manifest["group"], manifest["subset"]).reindex(columns=list(SUBSETS), fill_value=0)
     classes = pd.crosstab(manifest["group"], manifest["label"])
@@ -64,7 +73,7 @@ def leak_report(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) -> dict[s
     return {
         "test_positive": int((test & (label == 1)).sum()),
         "test_negative": int((test & (label == 0)).sum()),
-        "probe_accuracy": probe_accuracy(images[~test], label[~test], images[test], label[test]),
+        "probe_accuracy": probe_accuracy(thumbnails[known], label[known], thumbnails[asked], label[asked]),
         "near_duplicate_pairs_across": int(apart.sum()),
         "groups_across": int((members.gt(0).sum(axis=1) > 1).sum()),
         "images": {
@@ -75,14 +84,20 @@ def leak_report(manifest: pd.DataFrame, images: npt.NDArray[np.uint8]) -> dict[s
             for part in SUBSETS
         },
         "near_duplicates": {
-            "pairs": len(pairs),
-            "identical_pairs": int((pixels[pairs[:, 0]] == pixels[pairs[:, 1]]).sum()),
+            "pairs": len(copies),
+            "identical_pairs": int((pixels[copies[:, 0]] == pixels[copies[:, 1]]).sum()),
             "pairs_into_test": int(into_test.sum()),
         },
         "groups": {
             "number": len(members),
             "with_both_classes": int((classes.gt(0).sum(axis=1) > 1).sum()),
             "into_test": int(shared.sum()),
+        },
+        "probe": {
+            "known": int(known.sum()),
+            "asked": int(asked.sum()),
+            "groups": int(manifest["group"][probed].nunique()),
+            "exact": bool(probed.all()),
         },
     }
 

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from ctscan.core.errors import UserError
 from ctscan.core.params import Split
 from ctscan.core.seeds import derive_seed, generator
-from ctscan.split.check import natural_key, print_warnings
-from ctscan.split.duplicates import copy_pairs
+from ctscan.split.check import print_warnings
+from ctscan.split.duplicates import Pairs
 from ctscan.split.folds import test_fold
 
 import numpy as np
@@ -26,18 +26,18 @@ ATTEMPTS = 100
 Mask = npt.NDArray[np.bool_]
 
 
-def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFrame:
-    """`manifest` (of `check.scan`) in natural order of path, with the columns `group` and `subset` added.
+def assign_subsets(manifest: pd.DataFrame, copies: Pairs, split: Split, seed: int) -> pd.DataFrame:
+    """`manifest` with the columns `group` and `subset` added; it and `copies` are those of `check.scan`.
 
     Strategies: `random` draws images; `blocked` keeps blocks of `block_size` file numbers of a class together, within
     names of one text before the number; `grouped` keeps the groups of groups.csv together. Each is stratified: a class
     gives test `test_fraction` of its images, and validation `val_fraction` of what remains, to within one percentage
     point and one group. With `folds` above 1, the images are cut into that many parts instead, and part number `fold`
-    is test. The same images and seed give the same split, in whatever order they are listed.
+    is test. The same images and seed give the same split.
 
     `group` is groups.csv's under `grouped`, and the block under `blocked`. Under `random`, which ignores it, it is
-    groups.csv's if there is one, else the block of a numbered file, else the image itself. Copies (see
-    `duplicates.copy_pairs`) join their groups into one, which has the name of the first. A group may hold both classes.
+    groups.csv's if there is one, else the block of a numbered file, else the image itself. Copies
+    join their groups into one, which has the name of the first. A group may hold both classes.
 
     `attrs["warnings"]` is that of `manifest` and what is doubtful about this split: file numbers that say little about
     who is who, and parts that miss their fraction of a class by more than one percentage point. The latter are
@@ -49,9 +49,8 @@ def assign_subsets(manifest: pd.DataFrame, split: Split, seed: int) -> pd.DataFr
             come near the fractions.
     """
     doubts: list[str] = []
-    order = sorted(range(len(manifest)), key=lambda row: natural_key(manifest["path"].iloc[row]))
-    result = manifest.iloc[order].reset_index(drop=True)
-    result["group"] = _join_copies(result, _groups(result, split, doubts))
+    result = manifest.copy()
+    result["group"] = _join_copies(copies, _groups(result, split, doubts))
     labels = result["label"].to_numpy()
     codes = pd.factorize(result["group"])[0]
     draw: Callable[[Mask, float, str], Mask]
@@ -166,9 +165,10 @@ def _name_blocks(
     apart = bool(repeated) and len(series) > 1  # as if each patient had a series of numbers
 
     names = list(names)
+    bounds = {text: (min(1, *held), max(held)) for text, held in series.items()}
     for row, text, number in rows:
-        start = min(1, *series[text])
-        block, last = ((each - start) // split.block_size for each in (number, max(series[text])))
+        start, end = bounds[text]
+        block, last = ((each - start) // split.block_size for each in (number, end))
         if apart and split.strategy == "blocked" and block != last:
             raise UserError(
                 f"{_doubt(folder, series, min(repeated), numbers[min(repeated)])}, and blocks of {split.block_size} "
@@ -190,9 +190,9 @@ def _doubt(folder: str, series: dict[str, list[int]], number: int, count: int) -
     )
 
 
-def _join_copies(manifest: pd.DataFrame, groups: list[str]) -> list[str]:
+def _join_copies(copies: Pairs, groups: list[str]) -> list[str]:
     codes, names = pd.factorize(np.array(groups, dtype=object))
-    pairs = codes[copy_pairs(manifest)]
+    pairs = codes[copies]
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(names), len(names)))
     component = connected_components(links, directed=False)[1]
     first = np.unique(component, return_index=True)[1]
