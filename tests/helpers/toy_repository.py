@@ -79,8 +79,10 @@ class Toy(NamedTuple):
 def make_toy(folder: Path) -> Toy:
     """A toy repository in `folder`."""
     toy = Toy(folder / "home", folder / "hub", folder / "remote")
-    (toy.home / "src").mkdir(parents=True)
+    for name in ("src", "sample"):
+        (toy.home / name).mkdir(parents=True)
     toy.remote.mkdir()
+    (toy.home / "sample" / "image.png").touch()  # in Git, as the dataset of every sweep has to be
     (toy.home / "src" / "stage.py").write_text(STAGE)
     (toy.home / "params.yaml").write_text((REPO / "params.yaml").read_text())
     stages = {name: {"cmd": f"python src/stage.py {name}", **parts} for name, parts in STAGES.items()}
