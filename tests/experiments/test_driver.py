@@ -110,8 +110,9 @@ def test_a_bucket_serves_as_remote(
     pytest.importorskip("dvc_s3", reason="no dvc-s3")
     import boto3
 
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     bucket = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     bucket.start()
     try:
