@@ -28,8 +28,9 @@ Outputs = dict[str, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone whose features are committed."""
+    """A clone whose features are committed, with a dataset that DVC tracks."""
     clone = make_quick_clone(tmp_path_factory.mktemp("base") / "clone")
+    succeeds(clone, "git rm -rq --cached few && dvc add --quiet few")
     succeeds(clone, "dvc repro --quiet extract-features")
     commit(clone)
     return clone
