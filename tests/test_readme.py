@@ -107,6 +107,7 @@ NOT_RUN = {
     "git init --bare": "makes a hub; tests/helpers/toy_repository.py makes one",
     "pip install 'submitit==1.5.4'": DOWNLOADS,
     "pip install 'ray==2.60.0'": DOWNLOADS,
+    "pip install 'dvc-s3==3.3.0'": DOWNLOADS,
     "dvc remote add store s3://bucket/ctscan": "names a bucket; tests/experiments/test_driver.py serves one",
     "dvc remote modify store endpointurl https://minio.example.org": "the same",
     "dvc remote add store /shared/ctscan-store": "names a folder; tests/helpers/toy_repository.py has a remote in one",

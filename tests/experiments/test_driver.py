@@ -56,11 +56,12 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_then_only_it_is_run_again
 def test_what_all_runs_share_is_made_once_and_pushed(toy: Toy) -> None:
     store = driver.find_store(None, None)
     head = toy.run("git", "rev-parse", "HEAD").strip()
-    assert driver.share([["lr=0.1"], ["lr=0.2"]], store) == (head, [*driver.SHARED])
+    shared = [*driver.SHARED, "sample.dvc"]
+    assert driver.share([["lr=0.1"], ["lr=0.2"]], store) == (head, shared)
 
     reseeded = [["lr=0.1", "seed=9"], ["lr=0.2", "seed=9"]]
     base, needed = driver.share(reseeded, store)
-    assert (toy.run("git", "rev-parse", f"{base}^").strip(), needed) == (head, [*driver.SHARED])
+    assert (toy.run("git", "rev-parse", f"{base}^").strip(), needed) == (head, shared)
     features = toy.outputs(base)["features.txt"]
     assert features != toy.outputs("HEAD")["features.txt"]
     assert (toy.remote / "files" / "md5" / features[:2] / features[2:]).is_file()
@@ -73,7 +74,7 @@ def test_runs_with_splits_of_their_own_need_the_dataset_that_dvc_tracks(toy: Toy
         (toy.home / name).parent.mkdir(exist_ok=True)
         (toy.home / name).touch()
     settings = ["dataset=mine", "dataset=in-git", "weights=some.h5", "weights=imagenet", "seed=1"]
-    assert driver.own_inputs(settings) == ["mine.dvc", "weights/some.h5.dvc"]
+    assert driver.own_inputs(settings) == ["mine.dvc", "sample.dvc", "weights/some.h5.dvc"]
 
 
 def test_changes_that_no_worker_would_have_are_refused(toy: Toy) -> None:
@@ -106,12 +107,16 @@ def test_a_trial_holds_no_secret(toy: Toy) -> None:
 def test_a_bucket_serves_as_remote(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # As on machines that share no cache, so that the bucket is read as well.
+    find_store = driver.find_store
+    monkeypatch.setattr(driver, "find_store", lambda hub, remote, here: find_store(hub, remote))
     server = pytest.importorskip("moto.server", reason="no moto: pip install 'moto[server]'")
     pytest.importorskip("dvc_s3", reason="no dvc-s3")
     import boto3
 
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     bucket = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     bucket.start()
     try:

@@ -24,10 +24,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """With its base on the hub and its features on the remote."""
+    """With its base on the hub, and its features and its dataset on the remote."""
     toy = make_toy(tmp_path_factory.mktemp("toy"))
     toy.run("git", "push", "--quiet", "origin", "HEAD:refs/heads/base")
-    toy.run("dvc", "push", "--quiet", "prepare-split", "extract-features")
+    toy.run("dvc", "push", "--quiet", "prepare-split", "extract-features", "sample.dvc")
     return toy
 
 
@@ -54,7 +54,7 @@ def write_trial(folder: Path, toy: Toy, lr: str, **changes: Any) -> Path:
         hub=str(toy.hub),
         remote="store",
         remote_options={"url": str(toy.remote)},
-        pull=["extract-features"],
+        pull=["extract-features", "sample.dvc"],
         stages=list(STAGES),
         repeats=[],
         cache=None,

@@ -33,12 +33,17 @@ SlurmdPidFile={folder}/slurmd.pid
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000
 PartitionName=main Nodes={host} Default=YES
 """
-AVAILABLE = os.getuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "munged")))
+AVAILABLE = os.getuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch", "squeue")))
+PATIENCE = 60  # seconds until the node has to be ready
 
 
 @contextmanager
 def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """Slurm with its files in `folder`, on ports of its own; gives the environment variables of its users."""
+    """Slurm with its files in `folder`, on ports of its own; gives the environment variables of its users.
+
+    Raises:
+        RuntimeError: it does not start here, with what its programs say. A container may not allow it.
+    """
     for name in ("state", "spool", "munge"):
         (folder / name).mkdir(parents=True)
     key, socket_file = folder / "munge" / "key", folder / "munge.socket"
@@ -61,19 +66,21 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
         for command in commands:
             with (folder / f"{command[0]}.log").open("w") as log:
                 daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-        while (
-            "idle"
-            not in subprocess.run(
-                ["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True, check=False
-            ).stdout
-        ):
-            assert all(daemon.poll() is None for daemon in daemons), [p.read_text() for p in folder.glob("*.log")]
+        ready, until = "", time.monotonic() + PATIENCE
+        while "idle" not in ready:
+            if time.monotonic() > until or any(daemon.poll() is not None for daemon in daemons):
+                raise RuntimeError("\n".join(path.read_text() for path in folder.glob("*.log")))
             time.sleep(0.2)
+            ask = ["timeout", "10", "sinfo", "--noheader", "--format=%T"]
+            ready = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False).stdout
         yield {"SLURM_CONF": str(configuration)}
     finally:
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
-            daemon.wait()
+            try:
+                daemon.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
 
 
 def _free_ports() -> list[int]:

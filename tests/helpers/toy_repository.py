@@ -43,7 +43,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "prepare-split": {"params": ["seed", "split"], "outs": ["split.txt"]},
     "extract-features": {"deps": ["split.txt"], "params": ["backbone"], "outs": ["features.txt"]},
     "train-initial": {
-        "deps": ["features.txt"],
+        "deps": ["features.txt", "sample"],
         "params": ["lr"],
         "outs": ["initial.txt"],
         "metrics": [{f"metrics/{name}.json": {"cache": False}} for name in ("val_initial", "initial")],
@@ -81,6 +81,7 @@ def make_toy(folder: Path) -> Toy:
     toy = Toy(folder / "home", folder / "hub", folder / "remote")
     (toy.home / "src").mkdir(parents=True)
     toy.remote.mkdir()
+    (toy.home / "sample").write_text("the dataset, which DVC tracks")
     (toy.home / "src" / "stage.py").write_text(STAGE)
     (toy.home / "params.yaml").write_text((REPO / "params.yaml").read_text())
     stages = {name: {"cmd": f"python src/stage.py {name}", **parts} for name, parts in STAGES.items()}
@@ -95,6 +96,7 @@ def make_toy(folder: Path) -> Toy:
     for key, value in (("core.analytics", "false"), ("core.check_update", "false"), ("core.remote", "store")):
         toy.run("dvc", "config", key, value)
     toy.run("dvc", "remote", "add", "--quiet", "store", str(toy.remote))
+    toy.run("dvc", "add", "--quiet", "sample")
     toy.run("dvc", "repro", "--quiet")
     toy.run("git", "add", "--all")
     toy.run("git", "commit", "--quiet", "--message", "a run")

@@ -4,7 +4,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import psutil
 import pytest
 import yaml
 from quick_clone import commit, make_quick_clone, run
+from repository import REPO
 from slurm import AVAILABLE, running_slurm
+from toy_repository import make_toy
 
 pytestmark = pytest.mark.engines
 
@@ -23,8 +28,9 @@ Outputs = dict[str, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone whose features are committed."""
+    """A clone whose features are committed, with a dataset that DVC tracks."""
     clone = make_quick_clone(tmp_path_factory.mktemp("base") / "clone")
+    succeeds(clone, "git rm -rq --cached few && dvc add --quiet few")
     succeeds(clone, "dvc repro --quiet extract-features")
     commit(clone)
     return clone
@@ -97,19 +103,28 @@ def test_local_workers_though_the_driver_and_a_worker_are_killed(home: Path, que
     assert "another worker runs" in logs(home)
 
 
-def test_slurm_though_a_job_is_preempted(home: Path, queued: Outputs, tmp_path: Path) -> None:
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of the users of a Slurm on this machine."""
     if not AVAILABLE:
         pytest.skip("no Slurm: apt-get install slurm-wlm munge, as root")
     pytest.importorskip("submitit")
-    with running_slurm(tmp_path / "slurm") as variables:
-        command = f"export PATH='{home}/.venv/bin':$PATH; exec ctscan sweep {GRID} --on slurm --jobs 2"
-        with subprocess.Popen(["bash", "-c", command], cwd=home, env={**os.environ, **variables}) as driver:
-            wait_for_finetuning(home, driver)
-            for job in subprocess.check_output(
-                ["squeue", "--noheader", "--states=running", "--format=%A"], env={**os.environ, **variables}, text=True
-            ).split():
-                subprocess.run(["scontrol", "requeue", job], env={**os.environ, **variables}, check=True)
-        assert driver.returncode == 0
+    with ExitStack() as stack:
+        try:
+            variables = stack.enter_context(running_slurm(tmp_path / "slurm"))
+        except RuntimeError as error:
+            pytest.skip(f"Slurm does not start here: {error}")
+        yield {**os.environ, **variables}
+
+
+def test_slurm_though_a_job_is_preempted(home: Path, queued: Outputs, slurm: dict[str, str]) -> None:
+    command = f"export PATH='{home}/.venv/bin':$PATH; exec ctscan sweep {GRID} --on slurm --jobs 2"
+    with subprocess.Popen(["bash", "-c", command], cwd=home, env=slurm) as driver:
+        wait_for_finetuning(home, driver)
+        running = ["squeue", "--noheader", "--states=running", "--format=%A"]
+        for job in subprocess.check_output(running, env=slurm, text=True).split():
+            subprocess.run(["scontrol", "requeue", job], env=slurm, check=True)
+    assert driver.returncode == 0
     assert outputs(home) == queued
     assert re.search(r"continuing after epoch \d+", logs(home))
 
@@ -119,3 +134,15 @@ def test_ray(home: Path, queued: Outputs) -> None:
         pytest.skip("no Ray: pip install 'ctscan[ray]'")
     succeeds(home, f"ctscan sweep {GRID} --on ray --jobs 2")
     assert outputs(home) == queued
+
+
+def test_no_experiment_is_lost_though_eight_workers_push_at_once(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path / "toy")
+    rates = [f"0.0{number}" for number in range(1, 9)]
+    ctscan = [sys.executable, "-m", "ctscan", "sweep", f"lr={','.join(rates)}", "--on", "local", "--jobs", "8"]
+    subprocess.run(ctscan, cwd=toy.home, env={**os.environ, "PYTHONPATH": str(REPO / "src")}, check=True)
+    assert sorted(toy.on_hub()) == [f"lr={rate}" for rate in rates]
+    at_home = toy.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
+    assert {line.rsplit("/", 1)[1] for line in at_home if "/lr=" in line} == {
+        f"{name} {commit}" for name, commit in toy.on_hub().items()
+    }

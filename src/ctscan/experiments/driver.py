@@ -66,8 +66,8 @@ def run_elsewhere(
         UserError: hub or remote do not answer, or the work tree holds changes that workers would not have.
     """
     require_clean()
-    store = find_store(arguments.hub, arguments.remote)
-    base, needed = share(experiments.values() if stage else [[]], store, with_dataset=stage is None)
+    store = find_store(arguments.hub, arguments.remote, here=arguments.on == "local")
+    base, needed = share(experiments.values() if stage else [[]], store)
     if not arguments.collect:
         folder = (SCRATCH / "trials" / base[:12]).absolute()
         resources = Resources(arguments.cpus, arguments.gpus, arguments.minutes)
@@ -94,8 +94,11 @@ def require_clean() -> None:
         raise UserError(f"{changed[0][3:]} is not as committed, which is all that workers have; commit it")
 
 
-def find_store(hub: str | None, remote: str | None) -> Store:
-    """Hub and remote as named, or git's `origin` and DVC's default. Raises `UserError` where there is none."""
+def find_store(hub: str | None, remote: str | None, here: bool = False) -> Store:
+    """Hub and remote as named, or git's `origin` and DVC's default. Raises `UserError` where there is none.
+
+    Workers that all run `here` share the cache of this repository, so that they copy nothing from the remote.
+    """
     url = hub or attempt("git", "remote", "get-url", "origin", stdout=PIPE, stderr=DEVNULL).stdout.strip()
     if not url:
         raise UserError("no hub; name a git repository that all machines reach: --hub GIT_URL")
@@ -106,19 +109,19 @@ def find_store(hub: str | None, remote: str | None) -> Store:
         if name not in known:
             raise UserError(f"no DVC remote{f' {name}' * bool(name)}; name one that all machines reach: --remote NAME")
         options = {key: str(known[name][key]) for key in REMOTE_OPTIONS if key in known[name]}
-        return Store(url, name, options, repo.config["cache"].get("dir"))
+        cache = repo.cache.local_cache_dir if here else repo.config["cache"].get("dir")
+        return Store(url, name, options, cache)
 
 
-def share(settings: Iterable[Sequence[str]], store: Store, with_dataset: bool = False) -> tuple[str, list[str]]:
+def share(settings: Iterable[Sequence[str]], store: Store) -> tuple[str, list[str]]:
     """Make what all runs need, and push it.
 
-    Where all runs have the same settings for the shared stages, it is their outputs. Those are of HEAD if its dvc.lock
-    is in step, and else of an experiment on top of HEAD, which the runs then start from. Where the settings differ,
-    each run makes its own outputs, and what they need is the dataset and a weights file.
+    Where all runs have the same settings for the shared stages, it is their outputs and the dataset. The outputs are of
+    HEAD if its dvc.lock is in step, and else of an experiment on top of HEAD, which the runs then start from. Where the
+    settings differ, each run makes its own outputs, and what they need is the dataset and a weights file.
 
     Args:
         settings: those of each run.
-        with_dataset: whether runs need the dataset in any case.
 
     Returns:
         The commit that the runs start from, which the hub has on a branch, and the DVC targets that each run needs,
@@ -131,7 +134,7 @@ def share(settings: Iterable[Sequence[str]], store: Store, with_dataset: bool = 
     dry = attempt("dvc", "repro", "--dry", "--allow-missing", SHARED[-1], stdout=PIPE, stderr=STDOUT)
     in_step = dry.returncode == 0 and "Running stage" not in dry.stdout
     if all(own == early[0] for own in early):
-        needed = [*SHARED, *(own_inputs(early[0]) if with_dataset else ())]
+        needed = [*SHARED, *own_inputs(early[0])]
         if early[0] or not in_step:
             base = shared_experiment(head, sorted(early[0]))
         there = needed

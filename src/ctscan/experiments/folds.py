@@ -3,6 +3,8 @@
     ctscan sweep split.folds=5 split.fold=0,1,2,3,4 --until evaluate
     ctscan folds
 
+`--on slurm` has the sweep done on many machines (docs/cluster.md); to pool takes seconds.
+
 Takes the experiments of DVC's that are named, or all of this commit whose split.folds is above 1. They have to be all
 folds of one split, and to differ in nothing else: neither in params nor in code nor in data. Writes
 metrics/folds/STRATEGY.json, the pooled predictions beside it as CSV, and pictures in plots/folds_STRATEGY; none of them

@@ -175,7 +175,8 @@ def ranking(rows: list[dict[str, Any]], names: list[str], stage: str) -> "pd.Dat
     import pandas as pd
 
     metric, details = STAGES[stage]
-    finished = [row for row in rows if row.get("Experiment") in names and row.get("State") not in UNFINISHED]
+    found = {row["Experiment"]: row for row in rows if row.get("Experiment") and row.get("State") not in UNFINISHED}
+    finished = [found[name] for name in names if name in found]  # in this order where they are equally good
     table = pd.DataFrame(
         [
             {

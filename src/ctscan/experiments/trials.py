@@ -86,7 +86,8 @@ def telling_line(said: str) -> str:
     """The line of `said` that tells best why a program failed: git's `fatal:`, DVC's `ERROR:`, or the last one."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for mark in ("fatal: ", "ERROR: "):
-        for line in lines:
+        for number, line in enumerate(lines):
             if line.startswith(mark):
-                return line.removeprefix(mark)
+                named = lines[number + 1 : number + 2] if line.endswith(":") else []  # DVC names files on their own
+                return " ".join([line.removeprefix(mark), *named])
     return lines[-1] if lines else "it says nothing"
