@@ -8,7 +8,7 @@ from ctscan.core.files import publish, write_json, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import make_deterministic
 from ctscan.core.stage import run_stage
-from ctscan.evaluation import calibration, evidence, evidence_figures, figures, gradcam, intervals, novelty
+from ctscan.evaluation import baselines, calibration, evidence, evidence_figures, figures, gradcam, intervals, novelty
 from ctscan.evaluation.assess import (
     ScoredSubset,
     assess,
@@ -18,10 +18,9 @@ from ctscan.evaluation.assess import (
     pr_points,
     roc_points,
 )
-from ctscan.evaluation.baselines import run_baselines
 from ctscan.evaluation.predictions import NOVELTY, PREDICTIONS, predictions_table, write_predictions
-from ctscan.evaluation.scoring import Subset, Subsets, load_subsets, score_models
-from ctscan.evaluation.tables import run_tables
+from ctscan.evaluation.scoring import Subset, Subsets, read_subsets, score_images
+from ctscan.evaluation.tables import learned_note, run_tables
 from ctscan.model.augmentation import augmentation
 from ctscan.model.forward import forward
 from ctscan.model.saving import load_model
@@ -45,34 +44,43 @@ def evaluate(params: Params) -> None:
     finetuned = load_model(MODELS / "finetuned.keras")
     network = forward(novelty.with_features(finetuned, maps=True))
 
-    subsets = load_subsets(params.dataset, size=finetuned.input_shape[1])
-    val, test = score_models(load_model(MODELS / "initial.keras"), network, subsets)
+    subsets = read_subsets(params.dataset, size=finetuned.input_shape[1])
+    train, judged = subsets.train, subsets.val_and_test
+    references = train.slices[novelty.reference_rows(np.arange(len(train.labels)), seed)]
+    _, reference_features = novelty.observe(network, references, "features of training images")
+    unscaled = novelty.fit_detector(references[..., 0], reference_features)
+    learned = baselines.learned_rows(train.labels, train.groups, seed)
+    fitted = baselines.fit_baselines(train.inputs(learned), train.labels[learned], train.groups[learned], seed)
+    found = score_images(load_model(MODELS / "initial.keras"), network, unscaled, fitted, judged)
 
+    count = len(subsets.val.labels)
+    val, test = (
+        ScoredSubset(subset.labels, subset.groups, {model: scores[rows] for model, scores in found.scores.items()})
+        for subset, rows in ((subsets.val, slice(count)), (subsets.test, slice(count, None)))
+    )
+    detector = unscaled.scaled(found.distances[:count])
+    novelty_scores = detector.score_distances(found.distances)
     resamples = intervals.resample(test.labels, test.groups, params.evaluate.bootstrap, seed, "test")
     reports = {model: assess(model, val, test, resamples, params.evaluate, params.classes) for model in test.scores}
 
-    train, judged = subsets.train, subsets.val_and_test
-    baselines = run_baselines(train.inputs, train.labels, judged.inputs, train.groups, seed)
-    on_test = {name: values[len(val.labels) :] for name, values in baselines.items()}
-
-    detector = novelty.make_detector(network, train.greys, subsets.val.greys, val.features, seed)
-    scores = {model: np.concatenate([val.scores[model], test.scores[model]]) for model in reports}
-    novelty_scores = detector.score(judged.greys, np.concatenate([val.features, test.features]))
-    predictions = predictions_table(judged.manifest, {**scores, **baselines, NOVELTY: novelty_scores})
+    on_test = {name: values[count:] for name, values in found.baselines.items()}
+    predictions = predictions_table(judged.manifest, {**found.scores, **found.baselines, NOVELTY: novelty_scores})
 
     cam = gradcam.GradCam(finetuned, observe=lambda slices: network(slices)[2])
-    maps = gradcam.gallery(cam, subsets.test.manifest, subsets.test.images, test.scores["finetuned"], threshold)
+    maps = gradcam.gallery(cam, subsets.test.manifest, subsets.test.slices, test.scores["finetuned"], threshold)
+    tried = subsets.test.slices[novelty.tried_rows(len(test.labels))]
 
     findings = {
         "comparison": evidence.compare_models(predictions, threshold, resamples, seed),
         "controls": controls_table(test, on_test, threshold, resamples),
-        "novelty": novelty.measure_detector(detector, network, subsets.test.greys, test.features, seed),
-        "saliency": gradcam.sanity_check(cam, subsets.test.images, threshold, seed),
+        "baselines": baselines.learned_report(learned, train.groups),
+        "novelty": novelty.measure_detector(detector, network, tried[..., 0], novelty_scores[count:], seed),
+        "saliency": gradcam.sanity_check(cam, subsets.test.slices, threshold, seed),
     }
     for model, more in evidence.assess_models(predictions, threshold, resamples, seed).items():
         reports[model] |= more
     _publish(params, subsets, test, resamples, reports, findings, predictions, detector, maps)
-    print(run_tables(reports))
+    print("\n".join(filter(None, [run_tables(reports), learned_note(findings)])))
 
 
 def _publish(
@@ -107,10 +115,11 @@ def _publish(
         reliability = calibration.before_and_after(test.labels, test.scores, temperatures, params.evaluate.bins)
         figures.draw_reliability(output(PLOTS / "reliability.png"), reliability)
         figures.draw_histograms(output(PLOTS / "scores.png"), test.scores, test.labels, params.classes)
-        figures.draw_controls(output(PLOTS / "controls.png"), findings["controls"])
+        figures.draw_controls(output(PLOTS / "controls.png"), findings["controls"], learned_note(findings))
         evidence_figures.draw_decision_curves(
             output(PLOTS / "net_benefit.png"),
             evidence.decision_panels(predictions, resamples, params.classes.positive),
+            " ".join(filter(None, [evidence_figures.HOW_TO_READ_BENEFIT, learned_note(findings)])),
         )
         evidence_figures.draw_risk_coverage(
             output(PLOTS / "risk_coverage.png"),
@@ -121,9 +130,9 @@ def _publish(
 
 def _draw_images(folder: Path, train: Subset, maps: gradcam.Gallery, params: Params) -> None:
     """Draw examples of the classes, of augmentation and of the maps of Grad-CAM."""
-    augment = augmentation(params.augment, train.images.shape[1], params.seed)
-    figures.draw_classes(folder / "classes.png", train.greys, train.manifest, params.classes)
-    figures.draw_augmented(folder / "augmented.png", train.images[:4], lambda slices: augment(slices, training=True))
+    augment = augmentation(params.augment, train.slices.size, params.seed)
+    figures.draw_classes(folder / "classes.png", train.slices, train.manifest, params.classes)
+    figures.draw_augmented(folder / "augmented.png", train.slices[:4], lambda slices: augment(slices, training=True))
     figures.draw_saliency(folder / "saliency.png", *maps)
 
 

@@ -29,18 +29,16 @@ def extract_features(params: Params) -> None:
     pooled = forward(keras.Model(backbone.input, pooling(backbone.output)))
 
     paths = image_paths(read_manifest(), params.dataset)
-    features = np.empty((len(paths), backbone.output_shape[-1]), "float32")
-    done = 0
-    with tqdm(total=len(paths), desc="frozen backbone", unit="slice") as progress:
-        for batch in image_batches(paths, params.image_size):
-            features[done : done + len(batch)] = pooled(batch)
-            done += len(batch)
-            progress.update(len(batch))
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(paths), backbone.output_shape[-1])}
+    with publish(Path("features.npy")) as path, path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        with tqdm(total=len(paths), desc="frozen backbone", unit="slice") as progress:
+            for batch in image_batches(paths, params.image_size):
+                file.write(pooled(batch).numpy().astype("<f4").tobytes())
+                progress.update(len(batch))
 
     with publish(Path("models/backbone.keras")) as path:
         save_model(backbone, path)
-    with publish(Path("features.npy")) as path:
-        np.save(path, features)
     with publish(Path("metrics/backbone.json")) as path:
         base = backbone.get_layer("base")
         report = {

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 
 from ctscan.core.errors import UserError
+from ctscan.evaluation import baselines
 from ctscan.evaluation.baselines import (
     Inputs,
+    Scorer,
+    describe,
+    fit_baselines,
     hog_svm,
     image_border,
     image_size,
+    learned_report,
+    learned_rows,
     nearest_neighbour,
-    run_baselines,
     shuffle,
     shuffled_labels,
 )
@@ -23,7 +28,20 @@ from sklearn.neighbors import KNeighborsClassifier
 SIDE = 56
 TRAIN, TEST = 60, 60
 
-Baseline = Callable[..., npt.NDArray[np.float64]]
+Baseline = Callable[[Inputs, npt.ArrayLike], Scorer]
+
+
+def seen(images: npt.NDArray[np.uint8]) -> Inputs:
+    return Inputs(*describe([images]), np.zeros((len(images), 0)), np.zeros((len(images), 0)))
+
+
+def of_sizes(sizes: npt.ArrayLike) -> Inputs:
+    return inputs(len(np.asarray(sizes)), 0)._replace(sizes=sizes)
+
+
+def of_features(features: npt.NDArray[np.float64]) -> Inputs:
+    empty = np.zeros((len(features), 0))
+    return Inputs(empty.astype(np.uint8), empty, empty, features)
 
 
 def noise(n: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -59,7 +77,7 @@ def test_finds_what_it_looks_at(baseline: Baseline, plant: Callable[..., None]) 
     train, test = noise(TRAIN, 1), noise(TEST, 2)
     plant(train, labels_of(TRAIN))
     plant(test, labels_of(TEST))
-    scores = baseline(train, labels_of(TRAIN), test)
+    scores = baseline(seen(train), labels_of(TRAIN))(seen(test))
     assert scores.shape == (TEST,)
     assert 0 <= scores.min() <= scores.max() <= 1
     assert roc_auc_score(labels_of(TEST), scores) > 0.9
@@ -69,13 +87,14 @@ def test_finds_what_it_looks_at(baseline: Baseline, plant: Callable[..., None]) 
 def test_border_is_blind_to_all_but_the_border() -> None:
     plain, planted = noise(TRAIN, 1), noise(TRAIN, 1)
     just_inside(planted, labels_of(TRAIN))
-    test = noise(TEST, 2)
-    assert (image_border(plain, labels_of(TRAIN), test) == image_border(planted, labels_of(TRAIN), test)).all()
+    test = seen(noise(TEST, 2))
+    first, second = (image_border(seen(train), labels_of(TRAIN))(test) for train in (plain, planted))
+    assert (first == second).all()
 
 
 @pytest.mark.parametrize("baseline", [nearest_neighbour, hog_svm, image_border])
 def test_no_signal_gives_chance(baseline: Baseline) -> None:
-    scores = baseline(noise(TRAIN, 1), labels_of(TRAIN), noise(TEST, 2))
+    scores = baseline(seen(noise(TRAIN, 1)), labels_of(TRAIN))(seen(noise(TEST, 2)))
     assert 0.3 < roc_auc_score(labels_of(TEST), scores) < 0.7
 
 
@@ -83,16 +102,16 @@ def test_nearest_neighbour_calls_as_the_library_does() -> None:
     train, test = noise(TRAIN, 1), noise(TEST, 2)
     small = [np.asarray(images, dtype=float).reshape(-1, 28, 2, 28, 2).mean(axis=(2, 4)) for images in (train, test)]
     library = KNeighborsClassifier(1).fit(small[0].reshape(TRAIN, -1), labels_of(TRAIN))
-    calls = nearest_neighbour(train, labels_of(TRAIN), test) >= 0.5
+    calls = nearest_neighbour(seen(train), labels_of(TRAIN))(seen(test)) >= 0.5
     # Thumbnails are rounded to whole greys, so a near tie may fall otherwise.
     assert (calls == library.predict(small[1].reshape(TEST, -1))).mean() > 0.95
 
 
 def test_nearest_neighbour_of_a_copy() -> None:
     train = noise(4, 1)
-    assert nearest_neighbour(train, [0, 1, 0, 1], train).tolist() == [0, 1, 0, 1]
+    assert nearest_neighbour(seen(train), [0, 1, 0, 1])(seen(train)).tolist() == [0, 1, 0, 1]
     twins = np.stack([train[0], train[0]])
-    assert nearest_neighbour(twins, [0, 1], train[:1]).tolist() == [0.5]
+    assert nearest_neighbour(seen(twins), [0, 1])(seen(train[:1])).tolist() == [0.5]
 
 
 def sizes_of(n: int, seed: int) -> npt.NDArray[np.int64]:
@@ -101,16 +120,17 @@ def sizes_of(n: int, seed: int) -> npt.NDArray[np.int64]:
 
 def test_image_size_sees_size_alone() -> None:
     train, test = sizes_of(TRAIN, 1), sizes_of(TEST, 2)
-    blind = image_size(train, labels_of(TRAIN), test)
+    blind = image_size(of_sizes(train), labels_of(TRAIN))(of_sizes(test))
     assert 0.25 < roc_auc_score(labels_of(TEST), blind) < 0.75
     # The planted signal is in the aspect: neither width nor height tells the classes apart.
     for sizes in (train, test):
         sizes[:, 1] = sizes[:, 0] * (1 + 0.3 * labels_of(len(sizes)))
-    assert roc_auc_score(labels_of(TEST), image_size(train, labels_of(TRAIN), test)) > 0.95
+    scores = image_size(of_sizes(train), labels_of(TRAIN))(of_sizes(test))
+    assert roc_auc_score(labels_of(TEST), scores) > 0.95
 
 
 def test_equal_sizes_give_equal_scores() -> None:
-    scores = image_size([[300, 200]] * 6, labels_of(6), [[300, 200]] * 4)
+    scores = image_size(of_sizes([[300, 200]] * 6), labels_of(6))(of_sizes([[300, 200]] * 4))
     assert scores == pytest.approx([0.5] * 4)
 
 
@@ -138,7 +158,10 @@ def test_shuffled_labels_land_at_chance_where_true_ones_do_not() -> None:
     train, test = np.arange(240) % 4 < 2, np.arange(240) % 4 >= 2
     aucs = [
         roc_auc_score(
-            labels[test], shuffled_labels(features[train], labels[train], features[test], groups[train], seed)
+            labels[test],
+            shuffled_labels(of_features(features[train]), labels[train], groups[train], seed)(
+                of_features(features[test])
+            ),
         )
         for seed in range(10)
     ]
@@ -155,23 +178,57 @@ def nearest_features(
 
 
 def inputs(n: int, seed: int) -> Inputs:
-    return Inputs(noise(n, seed), sizes_of(n, seed), np.random.default_rng(seed).normal(size=(n, 8)))
+    return Inputs(*describe([noise(n, seed)]), sizes_of(n, seed), np.random.default_rng(seed).normal(size=(n, 8)))
 
 
 def test_all_baselines_by_name_and_reproducibly() -> None:
-    table = run_baselines(inputs(12, 1), labels_of(12), inputs(5, 2), np.arange(12) // 2, 7)
-    assert list(table) == ["nearest_neighbour", "hog_svm", "image_size", "image_border", "shuffled_labels"]
-    again = run_baselines(inputs(12, 1), labels_of(12), inputs(5, 2), np.arange(12) // 2, 7)
-    for name, scores in table.items():
-        assert scores.shape == (5,), name
-        assert (scores == again[name]).all(), name
+    first, again = (fit_baselines(inputs(12, 1), labels_of(12), np.arange(12) // 2, 7) for _ in range(2))
+    assert list(first) == ["nearest_neighbour", "hog_svm", "image_size", "image_border", "shuffled_labels"]
+    asked = inputs(5, 2)
+    for name, score in first.items():
+        assert score(asked).shape == (5,), name
+        assert (score(asked) == again[name](asked)).all(), name
+
+
+def test_images_are_described_alike_in_batches_of_any_size() -> None:
+    images = noise(5, 1)
+    (thumbnails, gradients), parts = describe([images]), describe([images[:3], images[3:]])
+    assert thumbnails.shape == (5, 28, 28)
+    assert gradients.shape == (5, 1764)
+    assert np.array_equal(thumbnails, parts[0])
+    assert np.array_equal(gradients, parts[1])
+
+
+def test_up_to_a_bound_all_training_images_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, labels = np.arange(60) // 3, labels_of(60)
+    monkeypatch.setattr(baselines, "LEARNED", 60)
+    rows = learned_rows(labels, groups, seed=7)
+    assert rows.tolist() == list(range(60))
+    report = {"exact": True, "learned_images": 60, "learned_groups": 20, "train_images": 60}
+    assert learned_report(rows, groups) == report
+
+
+def test_above_the_bound_whole_groups_of_both_classes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = np.random.default_rng(0).permutation(np.arange(60) // 3)
+    labels = groups % 2
+    monkeypatch.setattr(baselines, "LEARNED", 10)
+    for seed in range(5):
+        rows = learned_rows(labels, groups, seed)
+        assert set(labels[rows]) == {0, 1}
+        assert np.isin(groups, groups[rows]).sum() == len(rows)
+        assert learned_rows(labels, groups, seed).tolist() == rows.tolist()
+        report = learned_report(rows, groups)
+        assert (report["exact"], report["learned_images"], report["train_images"]) == (False, len(rows), 60)
+        assert report["learned_groups"] == len(rows) / 3
+        assert 12 <= len(rows) < 60
+    assert learned_rows(labels, groups, 0).tolist() != learned_rows(labels, groups, 1).tolist()
 
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(UserError, match="train: none of its 4 images is of the positive class"):
-        nearest_neighbour(noise(4, 1), [0] * 4, noise(2, 2))
+        nearest_neighbour(seen(noise(4, 1)), [0] * 4)
     with pytest.raises(UserError, match="train: 3 labels but 4 images"):
-        hog_svm(noise(4, 1), [0, 1, 0], noise(2, 2))
+        hog_svm(seen(noise(4, 1)), [0, 1, 0])
     with pytest.raises(UserError, match="train: 4 images but groups of shape"):
         shuffle([0, 1, 0, 1], [1, 2], 0)
     with pytest.raises(UserError, match="train, labels shuffled: none of its 2 images"):

@@ -28,10 +28,15 @@ def features_of(slices: Slices) -> np.ndarray:
     return features
 
 
+def fitted(train: Slices, train_features: np.ndarray, val: Slices, features: np.ndarray) -> novelty.NoveltyDetector:
+    unscaled = novelty.fit_detector(train, train_features)
+    return unscaled.scaled(unscaled.distances(val, features))
+
+
 @pytest.fixture(scope="module")
 def detector() -> novelty.NoveltyDetector:
     train, val = phantoms(range(1, 41)), phantoms(range(41, 61))
-    return novelty.fit_detector(train, features_of(train), val, features_of(val))
+    return fitted(train, features_of(train), val, features_of(val))
 
 
 def test_validation_passes_up_to_its_limit(detector: novelty.NoveltyDetector) -> None:
@@ -63,7 +68,7 @@ def test_either_distance_alone_can_tell(detector: novelty.NoveltyDetector) -> No
 
 def test_equal_features_are_no_division_by_zero() -> None:
     slices = phantoms(range(1, 9))
-    detector = novelty.fit_detector(slices, np.ones((8, 3)), slices, np.ones((8, 3)))
+    detector = fitted(slices, np.ones((8, 3)), slices, np.ones((8, 3)))
     assert np.isfinite(detector.score(slices, np.ones((8, 3)))).all()
 
 
@@ -89,6 +94,13 @@ def test_references_are_a_fixed_draw_of_training() -> None:
     assert np.array_equal(drawn, novelty.reference_rows(train, seed=1))
     assert not np.array_equal(drawn, novelty.reference_rows(train, seed=2))
     assert novelty.reference_rows(train[:9], seed=1).tolist() == train[:9].tolist()
+
+
+def test_a_few_slices_of_a_test_set_are_tried_from_all_over_it() -> None:
+    assert novelty.tried_rows(20).tolist() == list(range(20))
+    tried = novelty.tried_rows(100_000)
+    assert len(tried) == novelty.DRAWN
+    assert np.diff(tried).tolist() == [3125] * 31
 
 
 def test_images_of_other_kinds_depend_on_the_seed_alone() -> None:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ctscan.core.seeds import INFERENCE_BATCH
-from ctscan.images.batches import THREADS, ahead, load_slices
+from ctscan.images.batches import THREADS, Slices, ahead
 from ctscan.images.decode import load_slice
 from ctscan.model.forward import forward
 
@@ -28,11 +28,16 @@ def paths(tmp_path: Path) -> list[Path]:
     return found
 
 
-def test_all_slices_in_their_order(paths: list[Path]) -> None:
+@pytest.mark.parametrize("rows", [slice(None), slice(1, 60, 7), [5, 2], np.arange(40), []], ids=repr)
+def test_slices_are_indexed_as_an_array_of_them(paths: list[Path], rows: slice | list[int] | np.ndarray) -> None:
     paths.reverse()
-    slices = load_slices(paths, SIZE)
-    assert slices.dtype == np.uint8
-    np.testing.assert_array_equal(slices[..., 0], [load_slice(path, SIZE) for path in paths])
+    slices = Slices(paths, SIZE)
+    every = np.stack([load_slice(path, SIZE) for path in paths])[..., None]
+    expected = every[rows if isinstance(rows, slice) else np.array(rows, int)]
+    assert len(slices) == len(every)
+    assert slices[rows].dtype == np.uint8
+    np.testing.assert_array_equal(slices[rows], expected)
+    assert [len(batch) for batch in slices.batches(np.arange(33))] == [INFERENCE_BATCH, 1]
 
 
 def test_elements_come_in_their_order_however_long_each_takes() -> None:

@@ -17,7 +17,6 @@ class ScoredSubset(NamedTuple):
     labels: np.ndarray  # (n,), 1 = positive class
     groups: np.ndarray  # (n,)
     scores: Mapping[str, np.ndarray]  # by model: probabilities (n,) of the positive class, float64
-    features: np.ndarray  # (n, d), pooled, of the fine-tuned model
 
 
 def assess(

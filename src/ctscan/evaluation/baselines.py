@@ -1,13 +1,15 @@
-"""Score the test images with what a model has to beat: simple classifiers, and controls that see no lung at all.
+"""Score images with what a model has to beat: simple classifiers, and controls that see no lung at all.
 
-Every function takes training data with labels and test data without, and returns test scores (n,) in [0, 1]. A score
-of .5 or more means that the classifier calls the image positive.
+Every function learns from training data with labels, and gives a function from the `Inputs` of n other images to their
+scores (n,) in [0, 1]. A score of .5 or more means that the classifier calls the image positive.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from ctscan.core import seeds
 from ctscan.core.errors import UserError
+from ctscan.core.sampling import whole_groups
 from ctscan.evaluation.metrics import Labels, Scores, checked_labels
 
 import numpy as np
@@ -23,92 +25,122 @@ from sklearn.svm import LinearSVC
 
 THUMBNAIL = 28  # pixels, square
 HOG_SIDE = 128  # pixels, square
+# Training images up to which the baselines learn from all. Above, their memory and, for each image that they score,
+# the time of the nearest neighbour would grow with the set.
+LEARNED = 10_000
 
 Images = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
 
 
 class Inputs(NamedTuple):
-    """What the baselines may see of a subset of n images."""
+    """What the baselines see of n images; `describe` gives the first two."""
 
-    images: Images  # (n, s, s) grey
+    thumbnails: Images  # (n, 28, 28) grey
+    gradients: Matrix  # (n, 1764) histograms of oriented gradients
     sizes: npt.ArrayLike  # (n, 2) width and height of the files in pixels
     features: npt.ArrayLike  # (n, d) features of the frozen backbone
 
 
-def run_baselines(
-    train: Inputs, train_labels: npt.ArrayLike, test: Inputs, train_groups: npt.ArrayLike | None, seed: int
-) -> dict[str, Scores]:
-    """Test scores of every baseline and control, by name.
+Scorer = Callable[[Inputs], Scores]
 
-    Raises:
-        UserError: one class only among `train_labels`, or inputs that aren't one for each label.
+
+def describe(batches: Iterable[Images]) -> tuple[Images, Matrix]:
+    """Thumbnails (n, 28, 28) and gradients (n, 1764) of n images, which come in batches (b, s, s) of grey.
+
+    Gradients are the histograms of Dalal & Triggs (2005) of 128x128 images: 9 orientations, cells of 16x16 pixels,
+    blocks of 2x2 cells.
     """
+    described = [(_resized(images, THUMBNAIL), _gradients(images)) for images in batches]
+    return np.concatenate([thumbnails for thumbnails, _ in described]), np.concatenate([rows for _, rows in described])
+
+
+def learned_rows(labels: npt.ArrayLike, groups: npt.ArrayLike, seed: int) -> npt.NDArray[np.intp]:
+    """Positions of the training images that the baselines learn from: all, or of more than `LEARNED` a seeded sample.
+
+    The sample is of whole groups and has both classes. It holds `LEARNED` images and the rest of the last group.
+    """
+    return np.flatnonzero(whole_groups(groups, labels, LEARNED, seeds.generator(seed, "baselines")))
+
+
+def learned_report(rows: npt.NDArray[np.intp], groups: npt.ArrayLike) -> dict[str, Any]:
+    """What metrics/details.json says of `learned_rows`: `exact` where these are all training images, and counts."""
+    every = np.asarray(groups)
     return {
-        "nearest_neighbour": nearest_neighbour(train.images, train_labels, test.images),
-        "hog_svm": hog_svm(train.images, train_labels, test.images),
-        "image_size": image_size(train.sizes, train_labels, test.sizes),
-        "image_border": image_border(train.images, train_labels, test.images),
-        "shuffled_labels": shuffled_labels(train.features, train_labels, test.features, train_groups, seed),
+        "exact": len(rows) == len(every),
+        "learned_images": len(rows),
+        "learned_groups": len(np.unique(every[rows])),
+        "train_images": len(every),
     }
 
 
-def nearest_neighbour(train_images: Images, train_labels: npt.ArrayLike, test_images: Images) -> Scores:
+def fit_baselines(train: Inputs, labels: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int) -> dict[str, Scorer]:
+    """Every baseline and control, by name.
+
+    Raises:
+        UserError: one class only among the training `labels`, or inputs that aren't one for each label.
+    """
+    return {
+        "nearest_neighbour": nearest_neighbour(train, labels),
+        "hog_svm": hog_svm(train, labels),
+        "image_size": image_size(train, labels),
+        "image_border": image_border(train, labels),
+        "shuffled_labels": shuffled_labels(train, labels, groups, seed),
+    }
+
+
+def nearest_neighbour(train: Inputs, labels: npt.ArrayLike) -> Scorer:
     """One nearest neighbour by Euclidean distance on 28x28 thumbnails.
 
     The score is d0 / (d0 + d1), where d0 and d1 are the distances to the nearest negative and positive training image.
     It is above .5 where the nearest image is positive and .5 at equal distances, and it is graded, so that it has an
     AUC.
     """
-    labels = _matched(train_labels, train_images)
-    train, test = _pixels(train_images), _pixels(test_images)
-    to_negative, to_positive = (pairwise_distances_argmin_min(test, train[labels == label])[1] for label in (0, 1))
-    both = to_negative + to_positive
-    scores: Scores = np.where(both > 0, to_negative / np.where(both > 0, both, 1), 0.5)
-    return scores
+    truth = _matched(labels, train.thumbnails)
+    known = [_pixels(train)[truth == label] for label in (0, 1)]
+
+    def score(asked: Inputs) -> Scores:
+        to_negative, to_positive = (pairwise_distances_argmin_min(_pixels(asked), images)[1] for images in known)
+        both = to_negative + to_positive
+        scores: Scores = np.where(both > 0, to_negative / np.where(both > 0, both, 1), 0.5)
+        return scores
+
+    return score
 
 
-def hog_svm(train_images: Images, train_labels: npt.ArrayLike, test_images: Images) -> Scores:
-    """Linear support vector machine on histograms of oriented gradients (Dalal & Triggs 2005) of 128x128 images.
+def hog_svm(train: Inputs, labels: npt.ArrayLike) -> Scorer:
+    """Linear support vector machine on histograms of oriented gradients, standardised.
 
-    9 orientations, cells of 16x16 pixels, blocks of 2x2 cells: 1764 features, standardised. The score is the sigmoid of
-    the signed distance to the boundary, not a calibrated probability.
+    The score is the sigmoid of the signed distance to the boundary, not a calibrated probability.
     """
-    labels = _matched(train_labels, train_images)
     # With dual=False, nothing is drawn at random.
     machine = make_pipeline(StandardScaler(), LinearSVC(C=0.001, dual=False))
-    machine.fit(_gradients(train_images), labels)
-    scores: Scores = expit(machine.decision_function(_gradients(test_images)))
-    return scores
+    machine.fit(train.gradients, _matched(labels, train.gradients))
+
+    def score(asked: Inputs) -> Scores:
+        scores: Scores = expit(machine.decision_function(asked.gradients))
+        return scores
+
+    return score
 
 
-def image_size(train_sizes: npt.ArrayLike, train_labels: npt.ArrayLike, test_sizes: npt.ArrayLike) -> Scores:
-    """Logistic regression on width, height, aspect and area of the image files; sizes are (n, 2) in pixels."""
-    return _logistic(_shape(train_sizes), _matched(train_labels, train_sizes), _shape(test_sizes), c=1.0)
+def image_size(train: Inputs, labels: npt.ArrayLike) -> Scorer:
+    """Logistic regression on width, height, aspect and area of the image files."""
+    return _logistic(train, labels, _shape, c=1.0)
 
 
-def image_border(train_images: Images, train_labels: npt.ArrayLike, test_images: Images) -> Scores:
+def image_border(train: Inputs, labels: npt.ArrayLike) -> Scorer:
     """Logistic regression on the outermost pixels of 28x28 thumbnails, a ring without lung.
 
     The ring is as wide as 1/28 of the side. Thumbnails are means of areas, so nothing from further inside reaches it.
     """
-    labels = _matched(train_labels, train_images)
-    ring = np.ones((THUMBNAIL, THUMBNAIL), dtype=bool)
-    ring[1:-1, 1:-1] = False
-    return _logistic(_pixels(train_images)[:, ring.ravel()], labels, _pixels(test_images)[:, ring.ravel()], c=0.01)
+    return _logistic(train, labels, _border, c=0.01)
 
 
-def shuffled_labels(
-    train_features: npt.ArrayLike,
-    train_labels: npt.ArrayLike,
-    test_features: npt.ArrayLike,
-    train_groups: npt.ArrayLike | None,
-    seed: int,
-) -> Scores:
-    """Logistic regression on features (n, d) whose training labels `shuffle` has permuted; its AUC must be near .5."""
-    labels = _matched(train_labels, train_features)
-    shuffled = shuffle(labels, train_groups, seed)
-    return _logistic(np.asarray(train_features), shuffled, np.asarray(test_features), c=0.01)
+def shuffled_labels(train: Inputs, labels: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int) -> Scorer:
+    """Logistic regression on features whose training labels `shuffle` has permuted; its AUC must be near .5."""
+    shuffled = shuffle(_matched(labels, train.features), groups, seed)
+    return _logistic(train, shuffled, lambda images: np.asarray(images.features), c=0.01)
 
 
 def shuffle(labels: npt.ArrayLike, groups: npt.ArrayLike | None, seed: int) -> Labels:
@@ -142,19 +174,21 @@ def _matched(labels: npt.ArrayLike, rows: npt.ArrayLike) -> Labels:
     return truth
 
 
-def _logistic(train: Matrix, labels: Labels, test: Matrix, c: float) -> Scores:
+def _logistic(train: Inputs, labels: npt.ArrayLike, columns: Callable[[Inputs], Matrix], c: float) -> Scorer:
     # A few features need no shrinking. With about as many features as images, it keeps the fit finite and quick.
     model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
-    scores: Scores = model.fit(train, labels).predict_proba(test)[:, 1]
-    return scores
+    known = columns(train)
+    model.fit(known, _matched(labels, known))
+
+    def score(asked: Inputs) -> Scores:
+        scores: Scores = model.predict_proba(columns(asked))[:, 1]
+        return scores
+
+    return score
 
 
 def _resized(images: Images, side: int) -> Images:
     return np.stack([np.asarray(Image.fromarray(i).resize((side, side), Image.Resampling.BOX)) for i in images])
-
-
-def _pixels(images: Images) -> Matrix:
-    return _resized(images, THUMBNAIL).reshape(len(images), -1).astype(np.float64)
 
 
 def _gradients(images: Images) -> Matrix:
@@ -163,6 +197,16 @@ def _gradients(images: Images) -> Matrix:
     )
 
 
-def _shape(sizes: npt.ArrayLike) -> Matrix:
-    width, height = np.asarray(sizes, dtype=np.float64).T
+def _pixels(images: Inputs) -> Matrix:
+    return images.thumbnails.reshape(len(images.thumbnails), -1).astype(np.float64)
+
+
+def _border(images: Inputs) -> Matrix:
+    ring = np.ones((THUMBNAIL, THUMBNAIL), dtype=bool)
+    ring[1:-1, 1:-1] = False
+    return _pixels(images)[:, ring.ravel()]
+
+
+def _shape(images: Inputs) -> Matrix:
+    width, height = np.asarray(images.sizes, dtype=np.float64).T
     return np.column_stack([width, height, width / height, width * height])

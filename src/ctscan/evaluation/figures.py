@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.params import Classes
+from ctscan.images.batches import Slices
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -27,15 +28,15 @@ def new_figure(path: Path, rows: int, columns: int, width: float, height: float)
     plt.close(figure)
 
 
-def draw_classes(path: Path, images: np.ndarray, manifest: pd.DataFrame, classes: Classes, each: int = 8) -> None:
-    """Draw `each` slices of either class, evenly spaced over `manifest`, whose n rows are those of images (n, s, s)."""
+def draw_classes(path: Path, slices: Slices, manifest: pd.DataFrame, classes: Classes, each: int = 8) -> None:
+    """Draw `each` slices of either class, evenly spaced over `manifest`, whose n rows are those of `slices`."""
     chosen: list[int] = []
     for label in (1, 0):
         candidates = np.flatnonzero(manifest["label"] == label)
         chosen += candidates[np.linspace(0, len(candidates) - 1, min(each, len(candidates))).astype(int)].tolist()
     names = {1: classes.positive, 0: classes.negative}
     titles = [f"{names[manifest['label'][row]]}\n{Path(manifest['path'][row]).stem}" for row in chosen]
-    _draw_grid(path, [images[row] for row in chosen], titles, columns=each)
+    _draw_grid(path, slices[chosen][..., 0], titles, columns=each)
 
 
 def draw_augmented(path: Path, images: np.ndarray, move: Callable[[np.ndarray], Any], times: int = 5) -> None:
@@ -45,7 +46,7 @@ def draw_augmented(path: Path, images: np.ndarray, move: Callable[[np.ndarray], 
     _draw_grid(path, grid, ["original", *["augmented"] * times] * len(images), columns=times + 1)
 
 
-def _draw_grid(path: Path, images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> None:
+def _draw_grid(path: Path, images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], columns: int) -> None:
     rows = -(-len(images) // columns)
     with new_figure(path, rows, columns, 1.7 * columns, 1.9 * rows) as axes:
         for axis in axes.flat:
@@ -110,8 +111,11 @@ def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.nda
         axes[0, 0].legend(fontsize=8)
 
 
-def draw_controls(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the ROC AUC with its interval of the models (dark) and of baselines and controls (light), beside chance."""
+def draw_controls(path: Path, table: Sequence[Mapping[str, Any]], note: str = "") -> None:
+    """Draw the ROC AUC with its interval of the models (dark) and of baselines and controls (light), beside chance.
+
+    A `note` stands below.
+    """
     with new_figure(path, 1, 1, 6.4, 0.42 * len(table) + 1.0) as axes:
         axis = axes[0, 0]
         for place, row in enumerate(reversed(table)):
@@ -120,7 +124,7 @@ def draw_controls(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
             axis.errorbar(row["roc_auc"], place, xerr=np.clip(ends, 0, 1), color="black", linewidth=1, capsize=3)
         axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
         axis.set_yticks(range(len(table)), [row["name"] for row in reversed(table)])
-        axis.set(xlabel="test ROC AUC, 95 % interval (dotted: chance)", xlim=(0, 1.02))
+        axis.set(xlabel="\n".join(filter(None, ["test ROC AUC, 95 % interval (dotted: chance)", note])), xlim=(0, 1.02))
 
 
 def draw_repeats(path: Path, result: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.seeds import derive_seed
+from ctscan.images.batches import Slices
 from ctscan.model.forward import forward
 
 import keras
@@ -155,38 +156,39 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> dict[str, Any]:
     return {"spearman": mean, "slices": len(ranked), "undefined": len(pairs) - len(ranked)}
 
 
-def sanity_check(cam: GradCam, slices: np.ndarray, threshold: float, seed: int) -> dict[str, Any]:
+def sanity_check(cam: GradCam, slices: np.ndarray | Slices, threshold: float, seed: int) -> dict[str, Any]:
     """How much the maps of `cam` resemble those of networks that know less, by level of `randomised`.
 
     Where the maps of a trained network resemble those of a random one (a correlation near 1), they show the image and
     not what the network has learned (Adebayo et al. 2018). Both explain the class that the trained network predicts. Up
     to `COMPARED` of `slices` (n, s, s, 1), evenly spaced, are compared.
     """
-    slices = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
-    observed = cam.observe(slices)
+    some = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
+    observed = cam.observe(some)
     trained = cam.explain_observed(observed, threshold)
     called = trained.probabilities >= threshold
     levels = {}
     for level in tqdm(randomised(cam, seed), desc="maps of random weights", total=2, unit="network"):
         if level == "all":  # the head comes after what was observed
-            observed = cam.observe(slices)
+            observed = cam.observe(some)
         levels[level] = similarity(trained.maps, cam.explain_observed(observed, threshold, called).maps)
     return {"layer": cam.layer, "resolution": list(trained.maps.shape[1:]), "levels": levels}
 
 
-def gallery(cam: GradCam, manifest: pd.DataFrame, slices: np.ndarray, scores: np.ndarray, threshold: float) -> Gallery:
+def gallery(cam: GradCam, manifest: pd.DataFrame, slices: Slices, scores: np.ndarray, threshold: float) -> Gallery:
     """The slices of a subset that `choose_examples` names, for `figures.draw_saliency`.
 
     Args:
         manifest: rows (path, label) of the subset.
-        slices: (n, s, s, 1).
+        slices: the n slices of the subset.
         scores: (n,) of the network.
     """
     chosen = choose_examples(manifest["label"].to_numpy(), scores, threshold)
     rows = [row for row, _ in chosen]
-    maps = cam.explain(slices[rows], threshold).maps
+    examples = slices[rows]
+    maps = cam.explain(examples, threshold).maps
     titles = [f"{role}\n{Path(manifest['path'].iloc[row]).stem}: {scores[row]:.4f}" for row, role in chosen]
-    return Gallery(slices[rows, ..., 0], enlarge(maps, slices.shape[1]), titles)
+    return Gallery(examples[..., 0], enlarge(maps, slices.size), titles)
 
 
 def choose_examples(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[tuple[int, str]]:

@@ -45,9 +45,25 @@ class NoveltyDetector(NamedTuple):
 
     def score(self, slices: Images, features: npt.ArrayLike) -> Features:
         """Novelty scores (n,), above 1 for unfamiliar images, of slices (n, s, s) and their features (n, d)."""
-        both = np.column_stack(_distances(self, slices, np.asarray(features, np.float64))) / self.scales[:2]
-        larger: Features = both.max(axis=1) / self.scales[2]
+        return self.score_distances(self.distances(slices, features))
+
+    def distances(self, slices: Images, features: npt.ArrayLike) -> Features:
+        """Both distances (n, 2), before any is divided, of slices (n, s, s) and their features (n, d)."""
+        nearest = cdist(_unit(np.asarray(features, np.float64)), self.references).min(axis=1)
+        return np.column_stack([nearest, _deviations(self, slices)])
+
+    def score_distances(self, distances: Features) -> Features:
+        """Novelty scores (n,) of images whose `distances` (n, 2) are known."""
+        larger: Features = (distances / self.scales[:2]).max(axis=1) / self.scales[2]
         return larger
+
+    def scaled(self, distances: Features) -> "NoveltyDetector":
+        """The detector that validation images with these `distances` (n, 2) pass, up to their limit."""
+        # A network whose features are all alike has distances of 0, by which nothing can be divided.
+        tiny = float(np.finfo(np.float32).tiny)
+        scales = [max(float(np.quantile(distance, LEVEL)), tiny) for distance in distances.T]
+        larger = (distances / scales).max(axis=1)
+        return self._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
 
     def unfamiliar_greys(self, slices: Images) -> npt.NDArray[np.bool_]:
         """Whether the greys of slices (n, s, s) alone, whatever their features, give a novelty score above 1: (n,)."""
@@ -93,40 +109,34 @@ def reference_rows(train: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.int
     return np.sort(generator(seed, "novelty references").choice(train, number, replace=False))
 
 
-def make_detector(network: Network, train: Images, val: Images, val_features: Features, seed: int) -> NoveltyDetector:
-    """A detector from training and validation slices (n, s, s), and the features (n, d) of those of validation.
-
-    Args:
-        network: the fine-tuned model, of `with_features`.
-        seed: the experiment's, for the draw of the training images that are kept as references.
-    """
-    references = train[reference_rows(np.arange(len(train)), seed)]
-    _, features = observe(network, references[..., None], "features of training images")
-    return fit_detector(references, features, val, val_features)
-
-
-def fit_detector(train: Images, train_features: Features, val: Images, val_features: Features) -> NoveltyDetector:
-    """A detector from training and validation slices (n, s, s) and their features (n, d)."""
+def fit_detector(references: Images, features: Features) -> NoveltyDetector:
+    """A detector from training slices (r, s, s) and their features (r, d), which has to be `scaled` by validation."""
     from sklearn.covariance import LedoitWolf  # its import takes a second, which a prediction need not wait for
 
-    statistics = _statistics(train)
+    statistics = _statistics(references)
     shrunk = LedoitWolf().fit(statistics)
-    unscaled = NoveltyDetector(_unit(train_features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
-    distances = _distances(unscaled, val, val_features)
-    # A network whose features are all alike has distances of 0, by which nothing can be divided.
-    scales = [max(float(np.quantile(distance, LEVEL)), float(np.finfo(np.float32).tiny)) for distance in distances]
-    larger = (np.column_stack(distances) / scales).max(axis=1)
-    return unscaled._replace(scales=np.array([*scales, _tolerance_limit(larger)]))
+    return NoveltyDetector(_unit(features), statistics.mean(axis=0), shrunk.precision_, np.ones(3))
+
+
+def tried_rows(count: int) -> npt.NDArray[np.intp]:
+    """Positions of up to `DRAWN` of `count` test slices, evenly spaced, that `measure_detector` alters."""
+    return np.arange(0, count, max(1, count // DRAWN))[:DRAWN]
 
 
 def measure_detector(
-    detector: NoveltyDetector, network: Network, test: Images, test_features: Features, seed: int
+    detector: NoveltyDetector, network: Network, some: Images, test_scores: Features, seed: int
 ) -> dict[str, Any]:
     """How often `detector` is right, as metrics/details.json holds it.
 
+    Args:
+        network: the fine-tuned model, of `with_features`.
+        some: test slices (k, s, s), of `tried_rows`.
+        test_scores: novelty scores (n,) of all test slices.
+        seed: the experiment's, for the draw of images that are no slices.
+
     Returns:
-        `test_passes`, the share of test slices (n, s, s) that it lets pass; the shares that it finds unfamiliar of
-        images that are not chest CT slices, by kind (`far`), and of altered chest CT slices, by kind (`near`); the
+        `test_passes`, the share of all test slices that it lets pass; the shares that it finds unfamiliar of images
+        that are not chest CT slices, by kind (`far`), and of `some` slices that were altered, by kind (`near`); the
         number of `references` and the `level`.
     """
 
@@ -139,19 +149,13 @@ def measure_detector(
             unfamiliar[~unfamiliar] = detector.score(doubtful, features) > 1
         return float(unfamiliar.mean())
 
-    some = test[:: max(1, len(test) // DRAWN)][:DRAWN]
     return {
         "references": len(detector.references),
         "level": LEVEL,
-        "test_passes": float((detector.score(test, test_features) <= 1).mean()),
+        "test_passes": float((test_scores <= 1).mean()),
         "far": {kind: found_unfamiliar(kind, images) for kind, images in non_ct_images(some, DRAWN, seed).items()},
         "near": {kind: found_unfamiliar(kind, images) for kind, images in altered_slices(some).items()},
     }
-
-
-def _distances(detector: NoveltyDetector, slices: Images, features: Features) -> tuple[Features, Features]:
-    nearest: Features = cdist(_unit(features), detector.references).min(axis=1)
-    return nearest, _deviations(detector, slices)
 
 
 def _deviations(detector: NoveltyDetector, slices: Images) -> Features:

@@ -45,6 +45,20 @@ def evidence_table(details: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def learned_note(details: Mapping[str, Any]) -> str:
+    """Says that baselines learned from a sample of the training images; empty where they learned from all.
+
+    They learned from all in runs of an older revision, which say nothing of it.
+    """
+    learned = details.get("baselines", {"exact": True})
+    if learned["exact"]:
+        return ""
+    return (
+        f"Baselines and controls learned from {learned['learned_images']} of {learned['train_images']} training images "
+        "(drawn groups); all test images are scored."
+    )
+
+
 def run_tables(details: Mapping[str, Mapping[str, Any]]) -> str:
     """`evidence_table`, unless the run is of an older revision that has no evidence, and below it `results_table`."""
     has_evidence = all("win_probability" in report for report in details.values())

@@ -184,8 +184,6 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
     from ctscan.evaluation.assess import ScoredSubset, controls_table
     from ctscan.evaluation.predictions import FOLD, MODELS, score_columns
 
-    import numpy as np
-
     threshold, seed = params.evaluate.threshold, params.seed
     test = pooled[pooled["subset"] == "test"]
     labels, groups = test["label"].to_numpy(), test["group"].to_numpy()
@@ -206,7 +204,7 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
             "deviation": {metric: statistics.stdev(values) for metric, values in columns.items()},
             **report,
         }
-    scored = ScoredSubset(labels, groups, {model: test[model].to_numpy() for model in MODELS}, np.zeros((len(test), 0)))
+    scored = ScoredSubset(labels, groups, {model: test[model].to_numpy() for model in MODELS})
     baselines = {name: test[name].to_numpy() for name in score_columns(test) if name not in MODELS}
     return {
         "folds": params.split.folds,

@@ -224,7 +224,7 @@ def repeat(
 def _once(
     material: Material, manifest: "pd.DataFrame", params: Params, finetuning: bool, scratch: Path
 ) -> dict[str, Any]:
-    from ctscan.evaluation.baselines import Inputs, run_baselines
+    from ctscan.evaluation.baselines import Inputs, describe, fit_baselines
     from ctscan.evaluation.metrics import headline
     from ctscan.images.manifest import rows
     from ctscan.model.forward import predict
@@ -250,8 +250,11 @@ def _once(
             scores["finetuned"] = predict(whole, material.images[test], f"seed {params.seed}, finetuned")
 
     sizes = manifest[["width", "height"]].to_numpy()
-    seen, asked = (Inputs(material.images[at, ..., 0], sizes[at], material.features[at]) for at in (train, test))
-    baselines = run_baselines(seen, labels[train], asked, groups[train], params.seed)
+    seen, asked = (
+        Inputs(*describe([material.images[at, ..., 0]]), sizes[at], material.features[at]) for at in (train, test)
+    )
+    fitted = fit_baselines(seen, labels[train], groups[train], params.seed)
+    baselines = {name: score(asked) for name, score in fitted.items()}
     threshold, truth = params.evaluate.threshold, labels[test]
     name = f"test of seed {params.seed}"
     return {

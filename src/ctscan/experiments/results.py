@@ -16,7 +16,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("not evaluated: the last run ended before the stage evaluate; `dvc repro` evaluates it")
         return 0
     # Here, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import run_tables
+    from ctscan.evaluation.tables import learned_note, run_tables
 
     print(run_tables({model: details[model] for model in MODELS}))
+    if note := learned_note(details):
+        print(note)
     return 0

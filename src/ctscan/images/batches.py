@@ -1,7 +1,7 @@
 """Read slices in batches, decoded in parallel and in a fixed order (tf.data)."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,30 @@ def ahead(data: tf.data.Dataset, load: Callable[..., Any]) -> tf.data.Dataset:
     return data.map(load, THREADS, deterministic=True).prefetch(2).with_options(options)
 
 
-def load_slices(paths: Sequence[Path], size: int) -> np.ndarray:
-    """All slices at `paths`, uint8 (n, size, size, 1), in one array; hand on views of it, since it may be large."""
-    slices = np.empty((len(paths), size, size, 1), np.uint8)
-    done = 0
-    for batch in image_batches(paths, size):
-        slices[done : done + len(batch)] = batch
-        done += len(batch)
-    return slices
+class Slices:
+    """The slices at `paths`, decoded each time that they are asked for, so that memory need not hold them all.
+
+    Index it as an array uint8 (n, size, size, 1), by a list of positions or by a slice of Python's.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths, self.size = np.array(paths, dtype=object), size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        slices = np.empty((len(self.paths[rows]), self.size, self.size, 1), np.uint8)
+        done = 0
+        for batch in self.batches(rows):
+            slices[done : done + len(batch)] = batch
+            done += len(batch)
+        return slices
+
+    def batches(self, rows: Sequence[int] | np.ndarray | slice) -> Iterator[np.ndarray]:
+        """Batches (b, size, size, 1) of the slices at `rows`, in that order."""
+        for batch in image_batches(self.paths[rows].tolist(), self.size):
+            yield batch.numpy()
 
 
 def _decode(paths: Sequence[Path], size: int, positions: tf.Tensor) -> tf.Tensor:

@@ -28,13 +28,3 @@ def image_paths(manifest: "pd.DataFrame", dataset: str) -> list[Path]:
 def rows(manifest: "pd.DataFrame", *subsets: str) -> np.ndarray:
     """Positions, in manifest order, of the images of `subsets`: (n,) int."""
     return np.flatnonzero(manifest["subset"].isin(subsets))
-
-
-def together(manifest: "pd.DataFrame", *subsets: str) -> tuple[np.ndarray, list[slice]]:
-    """An order of the rows in which the images of each of `subsets` lie next to each other, and where they lie in it.
-
-    Of an array in this order, a subset is a view, which needs no copy of its images.
-    """
-    parts = [rows(manifest, subset) for subset in subsets]
-    ends = np.cumsum([len(part) for part in parts])
-    return np.concatenate(parts), [slice(end - len(part), end) for part, end in zip(parts, ends, strict=True)]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ctscan.core.sampling import whole_groups
 from ctscan.core.seeds import generator
 from ctscan.split.duplicates import Pairs
 from ctscan.split.strategies import SUBSETS
@@ -36,13 +37,7 @@ def probed_images(manifest: pd.DataFrame, seed: int) -> npt.NDArray[np.bool_]:
     Groups are drawn until they hold PROBED images, and images on both sides of the split. They are whole, so that each
     test image that is asked for meets all of its relatives in training.
     """
-    if len(manifest) <= PROBED:
-        return np.ones(len(manifest), bool)
-    codes, names = pd.factorize(manifest["group"])
-    rank = generator(seed, "probe").permutation(len(names))[codes]
-    test = manifest["subset"].to_numpy() == "test"
-    last = max(np.sort(rank)[PROBED - 1], rank[test].min(), rank[~test].min())
-    return np.asarray(rank <= last)
+    return whole_groups(manifest["group"], manifest["subset"] == "test", PROBED, generator(seed, "probe"))
 
 
 def leak_report(manifest: pd.DataFrame, copies: Pairs, thumbnails: npt.NDArray[np.uint8], seed: int) -> dict[str, Any]:
