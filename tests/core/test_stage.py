@@ -168,7 +168,7 @@ def test_forgotten_checkpoints_of_the_stage_are_deleted(workspace: Path) -> None
     assert [folder.exists() for folder in (current, forgotten, recent, foreign)] == [True, False, True, True]
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "make the folder")])
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "change the permissions")])
 def test_an_out_that_cant_be_written_is_one_line_and_the_earlier_one_stays(
     workspace: Path, number: int, remedy: str
 ) -> None:

@@ -33,6 +33,19 @@ class Evaluation(NamedTuple):
     patient_rule: str | None  # of `evaluation.patients`, as chosen on validation; None where it could not be
 
 
+class Prediction(NamedTuple):
+    """What the model says about one slice."""
+
+    path: Path
+    name: str  # the path, with the number of the frame where there are several
+    score: float  # in [0, 1], before the temperature: what thresholds are for
+    probability: float  # of the positive class, calibrated, in [0, 1]
+    label: str  # class at the operating point
+    novelty: float  # the novelty score
+    unfamiliar: bool  # whether the novelty score is above 1
+    colour: bool  # whether the file was in colour, of which the model sees only the luma
+
+
 class ModelBundle(NamedTuple):
     """All that a prediction needs."""
 

@@ -20,7 +20,8 @@ from ctscan.core.files import publish, write_json
 from ctscan.core.params import Params, parse_lock, read_params
 from ctscan.inference.bundle import LOCK, NOVELTY, STUDY, Evaluation, load_bundle, read_evaluation
 from ctscan.inference.inputs import find
-from ctscan.inference.predict import LabelledSet, labelled_sets, require_classes
+from ctscan.inference.labelled import LabelledSet, labelled_sets
+from ctscan.inference.predict import require_classes
 
 if TYPE_CHECKING:  # help should not wait for it
     from ctscan.evaluation.other_sets import Settings
@@ -95,7 +96,7 @@ def _score(evaluation: Evaluation, labelled: LabelledSet, params: Params, faults
     bundle = load_bundle(evaluation)
     paths = list(labelled.labels)
     found = []
-    for one in tqdm(
+    for _, one in tqdm(
         predict(bundle, paths, STUDY, params.checks.min_size), total=len(paths), unit="slice", disable=None
     ):
         if isinstance(one, UserError):
