@@ -205,6 +205,12 @@ def test_a_clone_that_was_cut_off_is_made_anew(toy: Toy, node: Path, tmp_path: P
     assert (rest / "HEAD").is_file()
 
 
+def test_a_full_disk_of_the_machine_is_named(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "FULL", 2**60)
+    with pytest.raises(SystemExit, match=r"^worker: the disk of .* is full \(`git clone .* failed: .*none"):
+        ctscan("worker", write_trial(tmp_path, toy, "0.08", branch="none"))
+
+
 def test_why_dvc_failed_is_said(toy: Toy) -> None:
     with pytest.raises(UserError, match=r"^`dvc push --remote nowhere` failed: .*nowhere"):
         trials.transfer("push", "--remote", "nowhere", at=toy.home)

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from ctscan.experiments.trials import SEEDS, Trial, experiments_on, one_line, re
 import psutil
 import zc.lockfile
 
+FULL = 2**20  # bytes that a full disk may still have
 INTERRUPTED = "start the worker again to continue"  # said after Ctrl-C
 
 
@@ -91,10 +93,16 @@ def do(trial: Trial, folder: Path) -> None:
     clone = folder / "clone"
     os.environ["DVC_SITE_CACHE_DIR"] = str(folder / "site")
     if not has_experiment(trial, clone):
-        with writing(folder):
-            make_clone(trial, clone)
-            probe(trial, clone)
-            run_stages(trial, clone)
+        try:
+            with writing(folder):
+                make_clone(trial, clone)
+                probe(trial, clone)
+                run_stages(trial, clone)
+        except UserError as error:
+            # Git and DVC don't always say so, or say it of the remote.
+            if shutil.disk_usage(folder.parent).free < FULL:
+                raise UserError(f"the disk of {folder} on {socket.gethostname()} is full ({error})") from None
+            raise
     send(trial, clone)
     remove(folder)
     print(f"{trial.name}: done on {socket.gethostname()}")
