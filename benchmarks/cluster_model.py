@@ -21,7 +21,7 @@ MINUTES = (0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60)  # of computing in a run
 # Measured on 2 cores with a hub in a folder, whose .git is 5 MB: seconds for a clone, and for a push and its checks.
 CLONE, PUSH = 0.18, 0.1
 OVERHEAD = 4.0  # seconds of a machine: what a worker takes whose stages take no time
-# The study's 2481 slices with ResNet101V2, MB: the split's images, features and backbone; both models.
+# The study's 2481 slices with ResNet101V2, MB: images, features and backbone; both models.
 PULLED, PUSHED = 433, 190
 LINES = {"remote, 1 Gbit/s": 118, "remote, 10 Gbit/s": 1180, "remote, 25 Gbit/s": 2950}  # MB/s
 CACHED = "1 Gbit/s, each machine pulls once"

@@ -87,6 +87,8 @@ NOT_RUN = {
     "git reset --hard": "drops what is not committed",
     "python src/NAME.py": NAMELESS,
     "ctscan predict FOLDER": NAMELESS,
+    "ctscan predict FOLDER --shard 2/8 --output part-2.jsonl": NAMELESS,
+    "ctscan predict FOLDER --merge part-*.jsonl --output all.csv": NAMELESS,
     "ctscan predict FOLDER --patients": NAMELESS,
     "ctscan predict FOLDER --prevalence 0.05": NAMELESS,
     "ctscan external FOLDER --name NAME": NAMELESS,

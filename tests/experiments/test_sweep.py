@@ -88,6 +88,10 @@ def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty(
     assert ranked["experiment"].tolist() == ["c", "b", "a"]
     assert ranked["val_auc"].tolist() == [0.9, 0.9, 0.8]
 
+    equal = [_row(name, 0.5, 0.1) for name in "ed"]  # DVC lists them in no fixed order
+    _keep_details(monkeypatch, equal)
+    assert sweep.ranking(equal, ["d", "e"], "train-initial")["experiment"].tolist() == ["d", "e"]
+
 
 def test_a_setting_is_ranked_by_its_mean_over_seeds_and_folds_with_the_spread() -> None:
     values = {"lr=1,seed=7": 0.9, "lr=1,seed=8": 0.5, "lr=2,seed=7": 0.8, "lr=2,seed=8": 0.7, "lr=3,seed=7": 0.1}

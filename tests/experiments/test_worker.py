@@ -167,7 +167,7 @@ def _refuse(*_: object) -> None:
         ({"branch": "none"}, r"`git clone .*` failed: .*none"),
         ({"hub": "/nowhere"}, r"`git ls-remote /nowhere .*` failed: .*/nowhere"),
         ({"remote_options": {"url": "/dev/null"}}, r"the remote store \(.*\) can't be written to: "),
-        ({"pull": ["nothing.dvc"]}, r"`dvc pull --quiet nothing\.dvc` failed: "),
+        ({"pull": ["nothing.dvc"]}, r"`dvc pull nothing\.dvc` failed: .*nothing\.dvc"),
         ({"settings": ["lr=0.04", "head.depth=3"]}, r"lr=0\.04 failed on .*: .*head\.depth"),
     ],
     ids=str,
@@ -195,6 +195,27 @@ def test_what_is_no_trial_is_named(tmp_path: Path, text: str | None, message: st
         (tmp_path / "trial.json").write_text(text)
     with pytest.raises(SystemExit, match=rf"^worker: .*trial\.json.*{message}"):
         ctscan("worker", tmp_path / "trial.json")
+
+
+def test_a_clone_that_was_cut_off_is_made_anew(toy: Toy, node: Path, tmp_path: Path) -> None:
+    trial = trials.read_trial(write_trial(tmp_path, toy, "0.07"))
+    rest = tmp_path / "clone" / ".git"
+    rest.mkdir(parents=True)
+    worker._clone(trial, rest.parent)
+    assert (rest / "HEAD").is_file()
+
+
+def test_a_full_disk_of_the_machine_is_named(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "FULL", 2**60)
+    with pytest.raises(SystemExit, match=r"^worker: the disk of .* is full \(`git clone .* failed: .*none"):
+        ctscan("worker", write_trial(tmp_path, toy, "0.08", branch="none"))
+
+
+def test_why_dvc_failed_is_said(toy: Toy) -> None:
+    with pytest.raises(UserError, match=r"^`dvc push --remote nowhere` failed: .*nowhere"):
+        trials.transfer("push", "--remote", "nowhere", at=toy.home)
+    said = "ERROR: failed to reproduce: Checkout failed for following targets:\nsample\nIs your cache up to date?"
+    assert trials.telling_line(said).endswith("following targets: sample")
 
 
 def test_a_hub_that_is_away_is_asked_again_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:

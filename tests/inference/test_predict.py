@@ -1,13 +1,14 @@
 """`ctscan predict` on a run of evaluate: what it says, and what it makes of bad input."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import evaluate
 from ctscan.__main__ import main
@@ -226,6 +227,21 @@ def test_parts_that_do_not_make_a_whole_are_refused(copy: Path, capsys: pytest.C
     ):
         assert main(["predict", given, *more]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_earlier_part(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(stream: TextIO, *rest: Any) -> None:
+        stream.write("half a line")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("part.jsonl").write_text("earlier")
+    monkeypatch.setattr("ctscan.inference.predict.write_part", fill)
+    assert main(["predict", str(TEST), "--shard", "1/2", "--output", "part.jsonl"]) == 1
+    assert "part.jsonl: No space left on device" in capsys.readouterr().err
+    assert Path("part.jsonl").read_text() == "earlier"
+    assert not Path("part.jsonl.part").exists()
 
 
 def test_bad_files_are_a_line_each_and_the_others_are_predicted(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,8 @@ def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int
     kept: list[npt.NDArray[np.int32]] = []
     missing = resamples
     while missing:
-        drawn = rng.multinomial(units, np.full(units, 1 / units), size=missing)
+        # A block at a time, as counts of 64 bits of all would be twice as large; the numbers drawn are the same.
+        drawn = rng.multinomial(units, np.full(units, 1 / units), size=min(missing, max(1, AT_ONCE // units)))
         held = drawn @ positives
         kept.append(drawn[(held > 0) & (held < drawn @ images)].astype(np.int32))
         missing -= len(kept[-1])

@@ -19,7 +19,7 @@ from ctscan.core.files import SCRATCH
 from ctscan.core.params import pipeline, read_params
 from ctscan.experiments.engines import ENGINES, Engine, Resources, log, open_engine
 from ctscan.experiments.programs import attempt, read_program, run_program
-from ctscan.experiments.trials import REMOTE_OPTIONS, Trial, experiment_refs, experiments_on, one_line, retry
+from ctscan.experiments.trials import REMOTE_OPTIONS, Trial, experiment_refs, experiments_on, one_line, retry, transfer
 
 from dvc.repo import Repo
 from tqdm import tqdm
@@ -268,4 +268,4 @@ def bring_home(experiments: Iterable[str], base: str, store: Store) -> None:
     names = retry(lambda: experiments_on(store.hub, base)).keys() & set(experiments)
     refs = [f"{experiment_refs(base)}{name}" for name in sorted(names - experiments_at_home(base).keys())]
     if refs:
-        retry(lambda: read_program("dvc", "exp", "pull", "--quiet", "--remote", store.remote, store.hub, *refs))
+        retry(lambda: transfer("exp", "pull", "--remote", store.remote, store.hub, *refs))

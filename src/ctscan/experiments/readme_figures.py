@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.files import read_json, read_record
-from ctscan.core.params import parse_yaml
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import numpy as np
@@ -41,7 +40,6 @@ class Tested(NamedTuple):
     name: str
     images: int
     aucs: dict[str, dict[str, float]]
-    params: dict[str, Any]
 
 
 STYLES = {
@@ -62,16 +60,14 @@ def read_three_tests(root: Path) -> tuple[Tested, Tested, Tested]:
     split = read_record(studies / HOLD_OUT / "metrics/split.json")
     pooled = read_json(studies / FOLDS / "folds.json")
     external = read_json(studies / FOLDS / f"external/{OTHER_SOURCE}.json")["external"]
-    params = parse_yaml((studies / HOLD_OUT / "params.yaml").read_text(encoding="utf-8"))
     auc = external["metrics"]["roc_auc"]
     return (
-        Tested("random split", split["test_positive"] + split["test_negative"], _by_name(details["controls"]), params),
-        Tested("blocked split", pooled["images"], _by_name(pooled["controls"]), pooled["params"]),
+        Tested("random split", split["test_positive"] + split["test_negative"], _by_name(details["controls"])),
+        Tested("blocked split", pooled["images"], _by_name(pooled["controls"])),
         Tested(
             "another source",
             external["slices"],
             {"finetuned": {"roc_auc": auc["value"], "low": auc["low"], "high": auc["high"]}},
-            pooled["params"],
         ),
     )
 

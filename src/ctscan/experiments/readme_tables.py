@@ -11,7 +11,8 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
-from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all, read_three_tests
+from ctscan.core.params import parse_yaml
+from ctscan.experiments.readme_figures import FOLDER, HOLD_OUT, STYLES, draw_all, read_three_tests
 from ctscan.experiments.spread import label, table
 
 PAGES = (
@@ -73,7 +74,7 @@ def sample_run(root: Path) -> str:
     # Here and below, as scikit-learn takes half a second that help can do without.
     from ctscan.evaluation.tables import run_tables
 
-    details = _json(root / "metrics/details.json")
+    details = read_record(root / "metrics/details.json")
     return f"```text\n{run_tables({model: details[model] for model in MODELS})}\n```"
 
 
@@ -92,7 +93,7 @@ def finding(root: Path) -> str:
 def three_tests(root: Path) -> str:
     """ROC AUC of the study, and of models and baselines here on each of the three tests, as Markdown."""
     tests = read_three_tests(root)
-    published = _json(root / "studies/published.json")["rows"]
+    published = read_record(root / "studies/published.json")["rows"]
     rows = [["test ROC AUC (95 % interval)", *(test.name for test in tests)]]
     for model, row in zip(MODELS, published, strict=False):
         rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), *["not reported"] * 2])
@@ -100,8 +101,8 @@ def three_tests(root: Path) -> str:
         title = label(name) if name in MODELS else _named(name)
         cells = (_cell(test.aucs[name]) if name in test.aucs else "not scored" for test in tests)
         rows.append([f"here, {title}", *cells])
-    params = tests[1].params
-    about = f"Here: {params['backbone']}, ImageNet weights, {params['image_size']} pixels."
+    params = parse_yaml((root / "studies" / HOLD_OUT / "params.yaml").read_text(encoding="utf-8"))
+    about = f"Here: {params['backbone']}, `weights: {params['weights']}`, {params['image_size']} pixels."
     return f"{_markdown(rows)}\n\n{about}"
 
 
@@ -110,7 +111,7 @@ def results(root: Path) -> str:
     from ctscan.evaluation.metrics import HEADLINE
 
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
-    for row in _json(root / "studies/published.json")["rows"]:
+    for row in read_record(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
     for title, folder, details in _reports(root):
         for model in MODELS:
@@ -131,7 +132,7 @@ def results(root: Path) -> str:
 def random_against_blocked(root: Path) -> str:
     """Every figure of the repeats over seeds, a column for each split, and below what they belong to, as Markdown."""
     folder = root / "studies/random-vs-blocked"
-    return table([_json(folder / f"{strategy}.json") for strategy in REPEATED])
+    return table([read_record(folder / f"{strategy}.json") for strategy in REPEATED])
 
 
 def novelty_and_maps(root: Path) -> str:
@@ -147,7 +148,7 @@ def novelty_and_maps(root: Path) -> str:
         ]
     ]
     for title, folder in _runs(root, "../studies/"):
-        details = _json(folder / "metrics/details.json")
+        details = read_record(folder / "metrics/details.json")
         detector, levels = details["novelty"], details["saliency"]["levels"]
         marked = (
             ", ".join(f"{label(kind)} {_short(share)}" for kind, share in detector[group].items())
@@ -163,7 +164,7 @@ def novelty_and_maps(root: Path) -> str:
 
 def benchmark(root: Path) -> str:
     """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
-    result = _json(root / "benchmarks/results.json")["comparison"]
+    result = read_record(root / "benchmarks/results.json")["comparison"]
     settings = result["settings"]
     images = sum(settings["images"].values())
     rows = [[f"{images} slices, {settings['epochs']} + {settings['finetune_epochs']} epochs", *TIMED.values()]]
@@ -177,7 +178,7 @@ def benchmark(root: Path) -> str:
 def growth(root: Path) -> str:
     """Seconds and memory of the way here on a set of images, on twice and on four times as many, as Markdown."""
     rows = [["images", "seconds", "ms for each further image", "peak memory"]]
-    for row in _json(root / "benchmarks/results.json")["growth"]["rows"]:
+    for row in read_record(root / "benchmarks/results.json")["growth"]["rows"]:
         further = row["seconds_per_further_image"]
         cells = [f"{row['seconds']:.0f}", f"{1000 * further:.0f}" if further else "", f"{row['peak_mib']:.0f} MiB"]
         rows.append([str(row["images"]), *cells])
@@ -201,9 +202,9 @@ def _reports(root: Path) -> list[tuple[str, Path, Any]]:
 
     A report holds what is known of each model, under its name, and `controls`.
     """
-    found = [(title, folder, _json(folder / "metrics/details.json")) for title, folder in _runs(root, "")]
+    found = [(title, folder, read_record(folder / "metrics/details.json")) for title, folder in _runs(root, "")]
     for path in sorted((root / "studies").glob("*/folds.json")):
-        pooled, name = _json(path), path.parent.name
+        pooled, name = read_record(path), path.parent.name
         title = f"[{name}]({name}), {pooled['folds']} folds pooled"
         found.append((title, path.parent, {**pooled["models"], "controls": pooled["controls"]}))
     return found
@@ -226,10 +227,6 @@ def _named(name: str) -> str:
 
 def _aucs(values: Mapping[str, float], form: str) -> list[str]:
     return [f"{values[column]:{form}}" for column in ("auc_initial", "auc_finetuned")]
-
-
-def _json(path: Path) -> Any:
-    return read_record(path)
 
 
 def _cell(auc: Mapping[str, float]) -> str:

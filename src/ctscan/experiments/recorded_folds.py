@@ -15,18 +15,17 @@ from ctscan.core.errors import UserError
 from ctscan.core.files import publish, read_record
 from ctscan.core.params import parse_lock, parse_yaml
 from ctscan.experiments import folds
-from ctscan.experiments.environment import environment
 from ctscan.experiments.programs import read_program
 from ctscan.experiments.studies import (
     BEGIN,
+    CODE,
     END,
     changes,
+    code_and_machine,
     copy_external,
     external_sections,
     write_page,
 )
-
-CODE = ("src/", "dvc.yaml")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,13 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     snapshot(folder, source)
     external = copy_external(folder, result["finetuned_md5"])
     base = parse_yaml(read_program("git", "show", f"{arguments.base}:params.yaml"))
-    revision = read_program("git", "log", "-1", "--format=%h", arguments.base, "--", *CODE, "params.yaml")
-    machine = environment()
-    about = {
-        "revision": revision.strip(),
-        "settings": settings(result["params"], base),
-        "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
-    }
+    about = {**code_and_machine(arguments.base), "settings": settings(result["params"], base)}
     page = folder / "README.md"
     write_page(page, block(folder, about))
     print(f"{folder}: recorded with {external} external sets; say in {page} what it shows")

@@ -23,6 +23,7 @@ import numpy as np
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
 LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "folds*", "external*", "timing")
+CODE = ("src/", "dvc.yaml")  # what of the repository makes a run, beside params.yaml
 MODEL = "models/finetuned.keras"
 EXTERNAL, PLOTS = Path("metrics/external"), Path("plots")  # where `ctscan external` writes
 BEGIN, END = "<!-- recorded -->", "<!-- end of what is recorded -->"
@@ -44,19 +45,24 @@ def run(arguments: argparse.Namespace) -> int:
     params = parse_yaml((folder / "params.yaml").read_text(encoding="utf-8"))
     base = parse_yaml(read_program("git", "show", f"{arguments.base}:params.yaml"))
     settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
-    machine = environment()
-    revision = read_program("git", "log", "-1", "--format=%h", arguments.base, "--", "src", "dvc.yaml", "params.yaml")
     about = {
-        "revision": revision.strip(),
+        **code_and_machine(arguments.base),
         "command": f"dvc exp run -n {arguments.name} {settings}",
         "time": seconds(Path()),
-        "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
     }
     recorded = block(folder, about)
     page = folder / "README.md"
     write_page(page, recorded)
     print(f"{folder}: recorded; say in {page} what it shows")
     return 0
+
+
+def code_and_machine(base: str) -> dict[str, str]:
+    """What a page says of where a run was made: the `revision` of the code of `base`, and this `machine`."""
+    revision = read_program("git", "log", "-1", "--format=%h", base, "--", *CODE, "params.yaml").strip()
+    found = environment()
+    machine = f"{found['cpus']} cores, {found['processor']}, {', '.join(found['vector_extensions'])}"
+    return {"revision": revision, "machine": machine}
 
 
 def write_page(page: Path, recorded: str) -> None:
@@ -76,7 +82,7 @@ def require_code(base: str) -> None:
     """Raises `UserError` unless the code that made the run is that of `base`, which the study's page will name."""
     # This first: in a repository of another user it says why it fails, where `git diff` prints its usage.
     changed = read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
-    changed += read_program("git", "diff", "--name-only", base, "--", "src", "dvc.yaml")
+    changed += read_program("git", "diff", "--name-only", base, "--", *CODE)
     if changed:
         raise UserError(
             f"the code is not that of {base} ({', '.join(sorted(changed.split()))}); commit it, or name another base"

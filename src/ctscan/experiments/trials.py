@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import TypeVar
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import read_program
+from ctscan.experiments.programs import attempt, read_program
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -75,6 +76,13 @@ def retry(action: Callable[[], _Result]) -> _Result:
             print(f"{error}; trying again in {delay} s", flush=True)
             time.sleep(delay)
     return action()
+
+
+def transfer(*command: str, at: Path | None = None) -> None:
+    """Have DVC pull or push. Raises `UserError` with the line that says why it failed; with --quiet DVC has none."""
+    done = attempt("dvc", *command, at=at, stdout=DEVNULL, stderr=PIPE)
+    if done.returncode:
+        raise UserError(f"`dvc {' '.join(command)}` failed: {telling_line(done.stderr)}")
 
 
 def one_line(error: Exception) -> str:

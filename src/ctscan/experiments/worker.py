@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,11 +25,12 @@ from types import FrameType
 from ctscan.core.errors import UserError, writing
 from ctscan.core.files import SCRATCH, remove
 from ctscan.experiments.programs import attempt, read_program, start
-from ctscan.experiments.trials import SEEDS, Trial, experiments_on, one_line, read_trial, retry, telling_line
+from ctscan.experiments.trials import SEEDS, Trial, experiments_on, one_line, read_trial, retry, telling_line, transfer
 
 import psutil
 import zc.lockfile
 
+FULL = 2**20  # bytes that a full disk may still have
 INTERRUPTED = "start the worker again to continue"  # said after Ctrl-C
 
 
@@ -91,10 +93,16 @@ def do(trial: Trial, folder: Path) -> None:
     clone = folder / "clone"
     os.environ["DVC_SITE_CACHE_DIR"] = str(folder / "site")
     if not has_experiment(trial, clone):
-        with writing(folder):
-            make_clone(trial, clone)
-            probe(trial, clone)
-            run_stages(trial, clone)
+        try:
+            with writing(folder):
+                make_clone(trial, clone)
+                probe(trial, clone)
+                run_stages(trial, clone)
+        except UserError as error:
+            # Git and DVC don't always say so, or say it of the remote.
+            if shutil.disk_usage(folder.parent).free < FULL:
+                raise UserError(f"the disk of {folder} on {socket.gethostname()} is full ({error})") from None
+            raise
     send(trial, clone)
     remove(folder)
     print(f"{trial.name}: done on {socket.gethostname()}")
@@ -109,8 +117,7 @@ def make_clone(trial: Trial, clone: Path) -> None:
     """Clone the hub, at the trial's base, with a DVC configuration of its own. Raises `UserError`."""
     remove(clone.parent)
     clone.parent.mkdir()
-    branch = ["--single-branch", "--branch", trial.branch]
-    retry(lambda: read_program("git", "clone", "--quiet", "--no-tags", *branch, trial.hub, str(clone)))
+    retry(lambda: _clone(trial, clone))
     read_program("git", "checkout", "--quiet", "--detach", trial.base, at=clone)
     lines = ["[core]", f"remote = {trial.remote}", f"['remote \"{trial.remote}\"']"]
     lines += [f"{key} = {value}" for key, value in trial.remote_options.items()]
@@ -124,6 +131,12 @@ def make_clone(trial: Trial, clone: Path) -> None:
         checkpoints.mkdir(parents=True, exist_ok=True)
     (clone / SCRATCH).mkdir()
     (clone / SCRATCH / "checkpoints").symlink_to(checkpoints)
+
+
+def _clone(trial: Trial, clone: Path) -> None:
+    remove(clone)  # of an attempt that ended on the way
+    branch = ["--single-branch", "--branch", trial.branch]
+    read_program("git", "clone", "--quiet", "--no-tags", *branch, trial.hub, str(clone))
 
 
 def probe(trial: Trial, clone: Path) -> None:
@@ -151,7 +164,7 @@ def run_stages(trial: Trial, clone: Path) -> None:
     """Make the experiment in the clone, with the clone's code. Raises `UserError` with what a stage or DVC says."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(clone / "src"), os.environ.get("PYTHONPATH", "")])
     if trial.pull:
-        retry(lambda: read_program("dvc", "pull", "--quiet", *trial.pull, at=clone))
+        retry(lambda: transfer("pull", *trial.pull, at=clone))
     if trial.repeats:
         follow(trial, clone, "python", "-m", "ctscan", "repeats", *trial.repeats)
         # With a target, as without one DVC wants every .dvc file's data to be there.
@@ -187,7 +200,7 @@ def send(trial: Trial, clone: Path) -> None:
 
 
 def _send_outputs(trial: Trial, clone: Path) -> None:
-    read_program("dvc", "push", "--quiet", "--remote", trial.remote, *trial.stages, at=clone)
+    transfer("push", "--remote", trial.remote, *trial.stages, at=clone)
     compared = read_program("dvc", "status", "--cloud", "--json", "--remote", trial.remote, *trial.stages, at=clone)
     # `deleted` is what the remote has and this clone did not need.
     missing = [path for path, state in json.loads(compared).items() if state != "deleted"]
