@@ -21,9 +21,9 @@ data: $(BIN)/run-ready  ## get the study's dataset (`ctscan data --archive PATH`
 plots: $(BIN)/run-ready  ## write results and plots as one page that opens with no network
 	@ctscan plots
 
-test: $(BIN)/dev-ready  ## run all tests
+test: $(BIN)/dev-ready  ## run all tests but those that compare the engines (`pytest -m engines`)
 	@dvc pull -q -r sample sample
-	@pytest -q -n 2 --dist worksteal
+	@pytest -q -n 2 --dist worksteal -m 'not engines'
 
 lint: $(BIN)/dev-ready  ## check style and types
 	@ruff check .

@@ -43,7 +43,7 @@ def evaluate(params: Params) -> None:
     make_deterministic()
     threshold, seed = params.evaluate.threshold, params.seed
     finetuned = load_model(MODELS / "finetuned.keras")
-    network = forward(novelty.with_features(finetuned))
+    network = forward(novelty.with_features(finetuned, maps=True))
 
     subsets = load_subsets(params.dataset, size=finetuned.input_shape[1])
     val, test = score_models(load_model(MODELS / "initial.keras"), network, subsets)
@@ -60,7 +60,7 @@ def evaluate(params: Params) -> None:
     novelty_scores = detector.score(judged.greys, np.concatenate([val.features, test.features]))
     predictions = predictions_table(judged.manifest, {**scores, **baselines, NOVELTY: novelty_scores})
 
-    cam = gradcam.GradCam(finetuned)
+    cam = gradcam.GradCam(finetuned, observe=lambda slices: network(slices)[2])
     maps = gradcam.gallery(cam, subsets.test.manifest, subsets.test.images, test.scores["finetuned"], threshold)
 
     findings = {

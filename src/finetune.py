@@ -9,6 +9,8 @@ from ctscan.core.stage import checkpoint, run_stage
 from ctscan.images.manifest import image_paths, read_manifest
 from ctscan.model.saving import load_model, save_model
 from ctscan.training import phases
+from ctscan.training.devices import all_devices
+from ctscan.training.examples import is_blockwise
 from ctscan.training.history import publish_history
 
 
@@ -21,14 +23,13 @@ def finetune(params: Params) -> None:
     """
     configure_keras(params.precision)
     manifest = read_manifest()
-    head = load_model(Path("models/initial.keras"))
-
-    with checkpoint("finetune") as folder:
+    with checkpoint("finetune") as folder, all_devices(params.batch_size):
+        head = load_model(Path("models/initial.keras"))
         paths, activations = image_paths(manifest, params.dataset), SCRATCH / "activations"
         whole, history = phases.finetune(head, manifest, paths, params, folder, activations)
         with publish(Path("models/finetuned.keras")) as path:
             save_model(whole, path)
-            publish_history("finetune", history)
+            publish_history("finetune", history, is_blockwise(manifest, params.augment.enabled))
 
 
 if __name__ == "__main__":

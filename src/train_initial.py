@@ -10,6 +10,8 @@ from ctscan.images.manifest import image_paths, read_manifest
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
 from ctscan.training import phases
+from ctscan.training.devices import all_devices
+from ctscan.training.examples import is_blockwise
 from ctscan.training.history import publish_history
 
 import numpy as np
@@ -23,15 +25,14 @@ def train_initial(params: Params) -> None:
     """
     configure_keras(params.precision)
     manifest = read_manifest()
-    features = np.load("features.npy")
-    head = build_head(features.shape[1], params.head, params.seed)
-
-    with checkpoint("train-initial") as folder:
+    features = np.load("features.npy", mmap_mode="r")
+    with checkpoint("train-initial") as folder, all_devices(params.batch_size):
+        head = build_head(features.shape[1], params.head, params.seed)
         paths = image_paths(manifest, params.dataset)
         history = phases.train_head(head, features, manifest, paths, params, folder)
         with publish(Path("models/initial.keras")) as path:
             save_model(head, path)
-            publish_history("initial", history)
+            publish_history("initial", history, is_blockwise(manifest, params.augment.enabled))
 
 
 if __name__ == "__main__":

@@ -112,3 +112,18 @@ def test_growth_leaves_fixed_costs_out(monkeypatch: pytest.MonkeyPatch) -> None:
         ["2x", "200", "50", "200", "1000", "+0.0%"],
         ["4x", "400", "94", "220", "+10.0%", "1100", "+10.0%"],
     ]
+
+
+def test_the_model_of_a_cluster_keeps_the_laws_of_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    model = importlib.import_module("cluster_model")
+    one = model.Load(clone=1, pull=2, overhead=3, compute=4, push=5, announce=6)
+    alone = model.simulate(10, 1, one)
+    assert alone == pytest.approx((210, 70 / 210, 70 / 210, 40 / 210))
+    assert model.simulate(10, 1, one, pull_once=True).seconds == 210 - 9 * 2
+
+    fast = model.Load(clone=0, pull=0, overhead=0, compute=4, push=0, announce=0)
+    assert model.simulate(10, 5, fast) == (8, 0, 0, 1)
+    narrow = model.Load(clone=0, pull=2, overhead=0, compute=4, push=1, announce=0)
+    assert model.simulate(100, 50, narrow).seconds == pytest.approx(100 * 3, rel=0.05)
+    assert model.simulate(100, 50, narrow).remote > 0.95

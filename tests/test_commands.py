@@ -1,6 +1,7 @@
 """The one door to the commands: `ctscan COMMAND`."""
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -92,3 +93,17 @@ def test_a_reader_that_leaves_is_nothing_to_talk_about(unbuffered: str) -> None:
     done = ctscan_process("results", at=REPO, variables={"PYTHONUNBUFFERED": unbuffered}, stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_disk_that_can_not_be_written_to_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a command writes to, and whether it is careful or not."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert main(["environment"]) == 1
+    expected = "environment: metrics/environment.json: Read-only file system; work on a disk that can be written to"
+    assert capsys.readouterr().err.startswith(expected)

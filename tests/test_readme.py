@@ -41,6 +41,7 @@ RUN = {
 # Those that no test can run as printed, and why.
 DOWNLOADS = "downloads packages"
 NAMELESS = "stands for a command with a name in it"
+CLUSTER = "needs a cluster; tests/pipeline/test_engines.py starts one"
 NOT_RUN = {
     "git clone <this repository> && cd <its folder>": "names no repository; what follows is run in a copy of this one",
     "source .venv/bin/activate": "puts .venv first on the path of a shell, as the commands here have it",
@@ -74,15 +75,48 @@ NOT_RUN = {
     "dvc exp apply NAME": NAMELESS,
     "dvc checkout": "fails as docs/dataset.md says, while the dataset is not there",
     "dvc checkout --force": "deletes a dataset that is not in the cache",
+    "dvc add scans": "names a folder of the reader's; tests/experiments/test_sweep.py has what it is for",
+    "git add scans.dvc .gitignore": "the same",
+    "git diff --quiet": "is what the text says not to read",
+    "dvc status --quiet": "the same",
+    "git status --porcelain": "is what commands read; tests/experiments/test_programs.py has it",
+    "dvc status --json": "the same",
+    "pip install python-gdcm": DOWNLOADS,
+    "pip install pylibjpeg pylibjpeg-openjpeg": DOWNLOADS,
     "dvc pull": "fails as docs/design.md says: the dataset is on no remote",
     "git reset --hard": "drops what is not committed",
     "python src/NAME.py": NAMELESS,
     "ctscan predict FOLDER": NAMELESS,
+    "ctscan predict FOLDER --shard 2/8 --output part-2.jsonl": NAMELESS,
+    "ctscan predict FOLDER --merge part-*.jsonl --output all.csv": NAMELESS,
     "ctscan predict FOLDER --patients": NAMELESS,
     "ctscan predict FOLDER --prevalence 0.05": NAMELESS,
     "ctscan external FOLDER --name NAME": NAMELESS,
     "ctscan folds": "needs the experiments of all folds; tests/experiments/test_folds.py pools some",
     "ctscan sweep split.folds=5 split.fold=0,1,2,3,4 --until evaluate": "takes minutes",
+    "ctscan sweep lr=1e-4,3e-4,1e-3 --on local --jobs 3": (
+        "takes minutes; tests/experiments/test_driver.py runs such sweeps on stages that take no time"
+    ),
+    "ctscan sweep lr=1e-4,3e-4,1e-3 seed=7,8,9 --on slurm --jobs 9 --gpus 1": CLUSTER,
+    "ctscan sweep split.folds=5 split.fold=0,1,2,3,4 --until evaluate --on ray --jobs 5": CLUSTER,
+    "ctscan repeats --strategy blocked --seeds 10 --on slurm --jobs 10": CLUSTER,
+    "export SBATCH_PARTITION=gpu SBATCH_ACCOUNT=mylab": CLUSTER,
+    "ctscan sweep lr=1e-4,3e-4,1e-3 --on slurm --jobs 24 --cpus 4 --gpus 1 --minutes 120 --detach": CLUSTER,
+    "ctscan sweep lr=1e-4,3e-4,1e-3 --on slurm --collect": CLUSTER,
+    "ctscan sweep ... --on local --collect": CLUSTER,
+    "ctscan worker FILE": NAMELESS,
+    "ctscan worker lr=1e-4.json": "needs a trial; tests/experiments/test_worker.py makes some",
+    "git init --bare": "makes a hub; tests/helpers/toy_repository.py makes one",
+    "pip install 'submitit==1.5.4'": DOWNLOADS,
+    "pip install 'ray==2.60.0'": DOWNLOADS,
+    "pip install 'dvc-s3==3.3.0'": DOWNLOADS,
+    "dvc remote add store s3://bucket/ctscan": "names a bucket; tests/experiments/test_driver.py serves one",
+    "dvc remote modify store endpointurl https://minio.example.org": "the same",
+    "dvc remote add store /shared/ctscan-store": "names a folder; tests/helpers/toy_repository.py has a remote in one",
+    "dvc cache dir --local /shared/dvc-cache": "names a folder; tests/experiments/test_worker.py shares a cache",
+    "dvc exp pull": "is what `ctscan sweep --on` does at its end",
+    "dvc gc": "deletes what it is not told to keep",
+    "ctscan record-folds NAME": "needs folds on real images; tests/experiments/test_folds.py records some",
     "ctscan record-study NAME": "needs a run on real images; tests/experiments/test_studies.py records one",
     "ctscan readme-tables": "rewrites the pages; tests/experiments/test_readme_tables.py compares them",
     "ctscan draw-sample": "takes a minute; tests/test_phantoms.py draws it",
@@ -132,7 +166,7 @@ def test_what_a_page_links_to_exists(page: str) -> None:
 
 def test_the_readme_names_files_that_exist_and_the_stages_of_the_pipeline() -> None:
     text = read("README.md")
-    (tree,) = re.findall(r"```text\n(README\.md .*?)```", text, re.DOTALL)
+    (tree,) = re.findall(r"```text\n(params\.yaml .*?)```", text, re.DOTALL)
     names = [name for line in tree.splitlines() for name in re.split(r"\s{2,}", line)[0].split() if name != "..."]
     assert [name for name in names if not (REPO / name).exists()] == []
 

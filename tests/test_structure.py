@@ -1,6 +1,7 @@
 """Who may import whom in the library, and that dvc.yaml declares what each stage runs, no less and no more."""
 
 import ast
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ def test_a_stage_depends_on_all_that_it_imports_and_on_no_package_that_it_does_n
     undeclared = {file for file in imported if not declared & {file, *file.parents}}
     needless = {path for path in declared if not any(path in (file, *file.parents) for file in imported)}
     assert (undeclared, needless) == (set(), set())
+
+
+def test_git_keeps_no_result_that_no_stage_writes() -> None:
+    """A file of an output that was renamed would stay behind, with figures of another run."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "metrics", "plots"], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout.split()
+    written = [
+        Path(next(iter(out)))
+        for stage in STAGES.values()
+        for kind in ("metrics", "plots")
+        for out in stage.get(kind, [])
+    ]
+    written.append(Path("metrics/environment.json"))  # by `ctscan environment`
+    left_behind = [name for name in tracked if not any(out in (Path(name), *Path(name).parents) for out in written)]
+    assert left_behind == []
 
 
 def test_imports_only_go_down() -> None:

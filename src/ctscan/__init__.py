@@ -6,9 +6,14 @@ Imports only go down: `core` (parameters, errors, random numbers, files) is belo
 import each other. No stage imports `download`, `inference` or `experiments`.
 """
 
+import gc
 import os
 
 # TensorFlow and Keras read these when they are first imported, so ctscan has to be imported before them. One message of
 # two lines is left, which each of two libraries of TensorFlow prints while it loads (tensorflow#100442).
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# TensorFlow and a network are half a million objects that stay. Python would look for garbage among all of them several
+# times while they are made, which takes a second a stage; with this limit it does so seldom.
+gc.set_threshold(50_000)

@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
-from ctscan.core.errors import UserError, escape_unprintable
+from ctscan.core.errors import UserError, escape_unprintable, writing
 
 # Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit status`, imported when it is asked
 # for, because TensorFlow takes seconds to import and help should not. Where a command has something to say after
@@ -31,7 +32,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Experiments": {
         "sweep": ("ctscan.experiments.sweep", "try combinations of values and rank them on validation"),
         "repeats": ("ctscan.experiments.repeats", "repeat split, training and test with other seeds"),
+        "worker": ("ctscan.experiments.worker", "do one run of a sweep on this machine, as `sweep --on` has it done"),
         "folds": ("ctscan.experiments.folds", "pool the folds of a cross-validation into one table and set of plots"),
+        "record-folds": ("ctscan.experiments.recorded_folds", "keep the pooled folds under studies/"),
         "record-study": ("ctscan.experiments.studies", "keep the run in the work tree under studies/"),
     },
     "Check and maintain": {
@@ -57,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             chosen = _parse_name(given[:1])
             module = _imported(chosen)
-            return int(module.run(_parser(chosen, module).parse_args(given[1:])))
+            parsed = _parser(chosen, module).parse_args(given[1:])
+            with writing(Path.cwd()):
+                return int(module.run(parsed))
         finally:
             sys.stdout.flush()  # so that a pipe that nobody reads any longer shows here
     except UserError as error:

@@ -22,6 +22,14 @@ def test_a_user_error_is_one_line_and_exit_1(workspace: Path) -> None:
     assert caught.value.code == f"finetune: x.png: truncated; fetch it again\n{EARLIER_RESULTS}"
 
 
+def test_a_disk_that_can_not_be_written_to_is_one_line(workspace: Path) -> None:
+    def stage(params: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "split/a.png")
+
+    with pytest.raises(SystemExit, match=r"^finetune: split/a\.png: Read-only file system; work on a disk that can be"):
+        run_stage("finetune", stage)
+
+
 def test_a_user_error_that_tensorflow_quotes_is_one_line_and_exit_1(workspace: Path) -> None:
     def stage(params: object) -> None:
         raise RuntimeError("{{node}} Error in function: UserError: x.png: truncated; fetch it again\nTraceback: ...")
@@ -160,7 +168,9 @@ def test_forgotten_checkpoints_of_the_stage_are_deleted(workspace: Path) -> None
     assert [folder.exists() for folder in (current, forgotten, recent, foreign)] == [True, False, True, True]
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "make the folder")])
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "change the permissions")]
+)
 def test_an_out_that_cant_be_written_is_one_line_and_the_earlier_one_stays(
     workspace: Path, number: int, remedy: str
 ) -> None:

@@ -109,22 +109,41 @@ def test_mixed_precision_gives_close_maps() -> None:
     np.testing.assert_allclose(result.maps, expected.maps, atol=0.05 * expected.maps.max())
 
 
-def test_randomised_draws_the_head_then_all_and_leaves_the_network() -> None:
+def test_randomised_draws_the_head_then_all_and_gives_the_weights_back() -> None:
     model = tiny_network()
-    before = [value.copy() for value in model.get_weights()]
-    kernels: dict[str, list[np.ndarray]] = {"last": [], "probability": []}
-    for _ in range(2):
-        for level, cam in randomised(GradCam(model), seed=3):
-            base, head = cam.model.get_layer("base"), cam.model.get_layer("head")
-            same = np.array_equal(base.get_layer("last").kernel, model.get_layer("base").get_layer("last").kernel)
-            assert same == (level == "head")
-            kernels["last"].append(np.array(base.get_layer("last").kernel))
-            kernels["probability"].append(np.array(head.get_layer("probability").kernel))
-    for first, second in ((0, 2), (1, 3)):
-        assert np.array_equal(kernels["last"][first], kernels["last"][second])
-        assert np.array_equal(kernels["probability"][first], kernels["probability"][second])
-    assert not np.array_equal(kernels["probability"][0], model.get_layer("head").get_layer("probability").kernel)
-    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
+    own = model.get_weights()
+    kernels = [model.get_layer("base").get_layer("last"), model.get_layer("head").get_layer("probability")]
+    drawn = {
+        turn: {level: [np.array(layer.kernel) for layer in kernels] for level in randomised(GradCam(model), seed=3)}
+        for turn in (1, 2)
+    }
+    assert np.array_equal(drawn[1]["head"][0], drawn[2]["head"][0])
+    assert all(np.array_equal(*pair) for pair in zip(drawn[1]["all"], drawn[2]["all"], strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(own, model.get_weights(), strict=True))
+    trained = [np.array(layer.kernel) for layer in kernels]
+    for level, changed in (("head", [False, True]), ("all", [True, True])):
+        assert [not np.array_equal(*pair) for pair in zip(drawn[1][level], trained, strict=True)] == changed
+
+
+def test_an_interrupted_check_leaves_the_network_as_it_was() -> None:
+    model = tiny_network()
+    own = model.get_weights()
+    for level in randomised(GradCam(model), seed=3):
+        if level == "head":
+            break
+    assert all(np.array_equal(*pair) for pair in zip(own, model.get_weights(), strict=True))
+
+
+def test_the_check_observes_the_random_network_where_the_layer_is_not_the_last() -> None:
+    model, slices = tiny_network(channels=16), _slices(8)
+    cam = GradCam(model, "wide")
+    trained = cam.explain(slices, 0.5)
+    called = trained.probabilities >= 0.5
+    expected = {
+        level: similarity(trained.maps, GradCam(model, "wide").explain(slices, 0.5, called).maps)
+        for level in randomised(cam, seed=1)
+    }
+    assert sanity_check(cam, slices, 0.5, seed=1)["levels"] == expected
 
 
 def test_similarity_ranks_maps_and_counts_those_without_ranks() -> None:

@@ -5,8 +5,9 @@ from statistics import NormalDist
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.evaluation import comparison, intervals
+from ctscan.evaluation.comparison import permutation_tests
 from ctscan.evaluation.intervals import (
-    Resamples,
     auc_difference,
     headline_intervals,
     pr_band,
@@ -54,6 +55,26 @@ def test_resamples_have_both_classes_and_the_size_of_the_set() -> None:
     assert draws.counts.shape == (500, 10)
     assert (draws.counts.sum(axis=1) == 10).all()
     assert (draws.counts[:, 0] > 0).all()
+
+
+def test_blocks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels, first, second = np.arange(60) % 2, rng.random(60).round(1), rng.random(60).round(1)
+    draws = resample(labels, np.arange(60) // 3, 100, 0, "test")
+
+    def results() -> list[dict[str, Any]]:
+        return [
+            headline_intervals(labels, first, 0.5, draws, "test"),
+            roc_band(labels, first, draws, "test"),
+            pr_band(labels, first, draws, "test"),
+            auc_difference(labels, first, second, draws, "test"),
+            permutation_tests(labels, first, second, np.arange(60) // 3, 0.5, 0, "test"),
+        ]
+
+    together = results()
+    for module in (intervals, comparison):
+        monkeypatch.setattr(module, "AT_ONCE", 7 * 60 + 1)
+    assert results() == together
 
 
 def test_groups_are_drawn_whole() -> None:
@@ -188,4 +209,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(UserError, match="test: none of its 2 images is of the positive class"):
         resample([0, 0], None, 100, 0, "test")
     with pytest.raises(UserError, match="test, first model: 1 of 2 scores are NaN"):
-        auc_difference([0, 1], [0.1, np.nan], [0.1, 0.2], Resamples(np.ones((1, 2)), "image", 2), "test")
+        auc_difference([0, 1], [0.1, np.nan], [0.1, 0.2], resample([0, 1], None, 1, 0, "test"), "test")

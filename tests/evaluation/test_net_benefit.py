@@ -36,7 +36,7 @@ ONCE = np.ones((1, 10))
     ],
 )
 def test_counted_by_hand(threshold: float, counted: float) -> None:
-    assert net_benefit(LABELS, SCORES, np.array([threshold]), ONCE, 0.4) == pytest.approx(np.array([[counted]]))
+    assert net_benefit(LABELS, SCORES, np.array([threshold]), 0.4, ONCE) == pytest.approx(np.array([[counted]]))
 
 
 def test_treating_all_gains_the_prevalence_less_the_weighted_rest() -> None:
@@ -56,7 +56,7 @@ def test_another_prevalence_is_that_of_a_set_in_which_one_class_is_held_more_oft
     drawn = resample(LABELS, None, 100, 0, "test")
     rows = pd.DataFrame(decision_curves(LABELS, {"model": SCORES}, drawn, "test", prevalence))
     curve = rows.loc[rows["model"] == "model", "net_benefit"].to_numpy()
-    assert curve == pytest.approx(net_benefit(LABELS, shifted, THRESHOLDS, weights, prevalence)[0])
+    assert curve == pytest.approx(net_benefit(LABELS, shifted, THRESHOLDS, prevalence, weights)[0])
 
 
 def test_bands_are_quantiles_over_explicit_resamples_of_fixed_prevalence() -> None:
@@ -89,7 +89,7 @@ def test_the_band_covers_the_true_curve() -> None:
         labels = np.repeat([0, 1], 100)
         scores = 1 / (1 + np.exp(-2 * rng.normal(2 * labels - 1, 1)))
         counts = resample(labels, None, 300, trial, "test").counts
-        low, high = percentiles(net_benefit(labels, scores, np.array([threshold]), counts, 0.5)[:, 0])
+        low, high = percentiles(net_benefit(labels, scores, np.array([threshold]), 0.5, counts)[:, 0])
         covered += low <= truth <= high
     assert covered / trials > 0.9
 

@@ -1,5 +1,6 @@
 """Pooling folds: refusals, the pooled table, and figures that can be computed again from it."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import validate
 from ctscan.evaluation.predictions import parse_predictions
 from ctscan.experiments import folds as command
+from ctscan.experiments import recorded_folds
 from ctscan.experiments.folds import Fold, assess_folds, check_folds, pool, table
 
 import numpy as np
@@ -53,7 +55,7 @@ def predictions(fold: int) -> str:
 
 def fold(number: int, name: str = "", **changed: Any) -> Fold:
     inputs = changed.pop("inputs", {"src/ctscan/core": "a", "data": "b"})
-    return Fold(name or f"fold-{number}", params(number, **changed), inputs, predictions(number))
+    return Fold(name or f"fold-{number}", params(number, **changed), inputs, f"md5 of {number}", predictions(number))
 
 
 def test_folds_are_put_in_order() -> None:
@@ -106,13 +108,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of DVC's with a tag for each fold; its one stage copies the predictions that are there."""
     monkeypatch.chdir(tmp_path)
     stage = {
-        "cmd": "cp given.csv predictions.csv",
-        "deps": ["code"],
+        "cmd": "mkdir -p models && cp given.csv models/finetuned.keras && cp given.csv predictions.csv",
+        "deps": ["sample", "src/code"],
         "params": ["split"],
-        "outs": ["predictions.csv"],
+        "outs": ["models/finetuned.keras", "predictions.csv"],
     }
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
-    Path("code").write_text("code")
+    Path("src").mkdir()
+    Path("src/code").write_text("code")
+    Path("sample").write_text("images")
     for call in (
         ("git", "init", "-q"),
         ("git", "config", "user.email", "test@example.org"),
@@ -139,7 +143,7 @@ def test_folds_are_read_from_revisions_and_written_as_table_report_and_pictures(
     pd.testing.assert_frame_equal(written, pool([fold(number) for number in range(FOLDS)]))
     result = json.loads((repository / "metrics/folds/blocked.json").read_text())
     assert result["experiments"] == ["fold-0", "fold-1", "fold-2"]
-    assert set(result["inputs"]) == {"code"}
+    assert set(result["inputs"]) == {"sample", "src/code"}
     assert {path.name for path in (repository / "plots/folds_blocked").iterdir()} == {
         "roc.png",
         "reliability.png",
@@ -153,3 +157,37 @@ def test_folds_are_read_from_revisions_and_written_as_table_report_and_pictures(
         command.read_fold("fold-1")
     with pytest.raises(UserError, match=r"^absent: no predictions\.csv of such an experiment"):
         command.read_fold("absent")
+
+
+def test_folds_are_recorded_with_the_external_reports_of_their_models(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.run(Namespace(experiments=["fold-0", "fold-1", "fold-2"]))
+    printed = capsys.readouterr().out.partition("\n\nmetrics/folds/blocked.json")[0]
+    models = json.loads((repository / "metrics/folds/blocked.json").read_text())["finetuned_md5"]
+    assert models == [hashlib.md5(predictions(number).encode()).hexdigest() for number in range(FOLDS)]
+    Path("metrics/external").mkdir()
+    for name, model in (("other-hospital", models[1]), ("by-another-model", "0")):
+        Path(f"metrics/external/{name}.json").write_text(json.dumps({"run": {"model_md5": model}}))
+        Path(f"metrics/external/{name}.md").write_text(f"## {name}\n")
+        Path(f"plots/external_{name}").mkdir()
+        Path(f"plots/external_{name}/roc.png").write_bytes(b"curve")
+    asked = Namespace(name="five", strategy="blocked", base="fold-2")
+    assert recorded_folds.run(asked) == 0
+    page = Path("studies/five/README.md").read_text()
+    assert printed in page
+    assert "ctscan sweep split.fold=0,1,2 --until evaluate\n" in page
+    assert "dvc exp apply evaluate,split.fold=1\nctscan external other-hospital --name other-hospital\n" in page
+    assert "## other-hospital" in page
+    kept = {path.relative_to("studies/five").as_posix() for path in Path("studies/five").rglob("*") if path.is_file()}
+    assert {"README.md", "folds.json", "plots/roc.png", "external/other-hospital/roc.png"} < kept
+    assert not [name for name in kept if "another" in name or name.endswith(".csv")]
+
+    with pytest.raises(UserError, match=r"^metrics/folds/grouped\.json is missing; .*`ctscan folds`"):
+        recorded_folds.run(Namespace(**{**vars(asked), "strategy": "grouped"}))
+    Path("src/code").write_text("other code")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], check=True)
+    subprocess.run(["git", "commit", "-qam", "other code"], check=True)
+    with pytest.raises(UserError, match=r"^the folds ran other code than that of HEAD \(src/code\)"):
+        recorded_folds.run(Namespace(**{**vars(asked), "base": "HEAD"}))
+    assert Path("studies/five/README.md").read_text() == page

@@ -7,7 +7,8 @@ from io import BytesIO
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.readme_figures import FOLDER, PICTURES, draw_all
+from ctscan.core.files import read_record
+from ctscan.experiments.readme_figures import FOLDER, PICTURES, draw_all, read_three_tests
 from ctscan.experiments.readme_tables import PAGES, TABLES, fill
 
 import numpy as np
@@ -71,8 +72,19 @@ def test_equal_files_give_pictures_of_equal_bytes(tmp_path: Path) -> None:
 
 def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> None:
     studies = committed / "studies"
-    started = {yaml.safe_load(path.read_text())["weights"] for path in studies.glob("*/params.yaml")}
-    assert started == {"random"}, "README.md and studies/README.md say that all start from random weights"
+    params = {path.parent.name: yaml.safe_load(path.read_text()) for path in studies.glob("*/params.yaml")}
+    hold_out = params.pop("xception-random")
+    started = {found["weights"] for found in params.values()}
+    assert started == {"random"}, "studies/README.md says that all others start from random weights"
+
+    folds = read_record(studies / "xception-blocked/folds.json")
+    apart = {key for key, value in hold_out.items() if folds["params"][key] != value}
+    assert apart == {"split"}, "the pages compare the two xception studies"
+    won = read_record(studies / "xception-random/metrics/details.json")["finetuned"]["win_probability"]["controls"]
+    assert won > 0.95 > folds["models"]["finetuned"]["win_probability"]["controls"]
+    *_, other = read_three_tests(committed)
+    assert other.aucs["finetuned"]["high"] < 0.65, "the pages call it near chance"
+
     mean = {}
     for split in ("random", "blocked"):
         summary = json.loads((studies / f"random-vs-blocked/{split}.json").read_text())["summary"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import write_json
 from ctscan.core.params import validate
 from ctscan.experiments import studies
 from ctscan.experiments.studies import BEGIN, END, block, changes, seconds, snapshot
@@ -73,7 +74,7 @@ def test_a_studys_command_makes_its_params_of_those_of_its_revision(folder: Path
         pytest.skip(f"this clone lacks revision {about['revision']}")
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     varied = changes(params, yaml.safe_load(shown.stdout))
-    assert varied == {key: yaml.safe_load(value) for key, value in _settings(about["command"]).items()}
+    assert {key: str(value) for key, value in varied.items()} == _settings(about["command"])
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
@@ -140,10 +141,14 @@ def test_the_command_names_every_change_and_no_more() -> None:
     assert changes(params, base) == {"lr": 3e-5, "head.units": 512}
 
 
-def test_time_is_the_epochs_own(tmp_path: Path) -> None:
-    for phase, train in (("initial", [1.0, 2.0, 3.0]), ("finetune", [100.0])):
-        for subset in ("train", "val"):
-            path = tmp_path / phase / f"{subset}.tsv"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("step\ttime\n" + "".join(f"{step}\t{time}\n" for step, time in enumerate(train, 1)))
+def test_time_is_the_epochs_own_or_not_known(tmp_path: Path) -> None:
+    for phase, times in (("initial", [1.0, 4.0, 9.0]), ("finetune", [200.0])):
+        losses = [0.1 + time for time in times]
+        rows = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
+        write_json(tmp_path / f"plots/{phase}/val/loss.json", rows)
+        timed = [{"val_loss": loss, "seconds": time} for loss, time in zip(losses, times, strict=True)]
+        write_json(tmp_path / f"metrics/timing/{phase}.json", timed)
     assert seconds(tmp_path) == "initial 3 epochs of 4.0 s, finetune 1 epochs of 200.0 s"
+    (tmp_path / "metrics/timing/finetune.json").unlink()
+    write_json(tmp_path / "plots/initial/val/loss.json", [{"step": step, "loss": 0.5} for step in (1, 2, 3)])
+    assert seconds(tmp_path) == ("initial not known, the run was restored, finetune not known, the run was restored")

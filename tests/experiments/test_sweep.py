@@ -10,6 +10,7 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import read_params
 from ctscan.experiments import sweep
 
+import pandas as pd
 import pytest
 from commands import ctscan
 
@@ -87,21 +88,39 @@ def test_validation_decides_and_accuracy_breaks_ties_not_a_loss_with_a_penalty(
     assert ranked["experiment"].tolist() == ["c", "b", "a"]
     assert ranked["val_auc"].tolist() == [0.9, 0.9, 0.8]
 
+    equal = [_row(name, 0.5, 0.1) for name in "ed"]  # DVC lists them in no fixed order
+    _keep_details(monkeypatch, equal)
+    assert sweep.ranking(equal, ["d", "e"], "train-initial")["experiment"].tolist() == ["d", "e"]
+
+
+def test_a_setting_is_ranked_by_its_mean_over_seeds_and_folds_with_the_spread() -> None:
+    values = {"lr=1,seed=7": 0.9, "lr=1,seed=8": 0.5, "lr=2,seed=7": 0.8, "lr=2,seed=8": 0.7, "lr=3,seed=7": 0.1}
+    ranked = pd.DataFrame({"experiment": list(values), "val_auc": list(values.values())})
+    means = sweep.mean_ranking(ranked, {name: name.split(",") for name in values})
+    assert means["settings"].tolist() == ["-S lr=2", "-S lr=1", "-S lr=3"]
+    assert means["runs"].tolist() == [2, 2, 1]
+    assert means["val_auc"].tolist() == pytest.approx([0.75, 0.7, 0.1])
+    assert means["sd"].tolist() == pytest.approx([0.05 * 2**0.5, 0.2 * 2**0.5, float("nan")], nan_ok=True)
+    assert sweep.doubt(means) == "\nnot clearly, within its spread lie: -S lr=1"
+    assert sweep.doubt(means[:1]) == ""
+
 
 def _sweep(
     monkeypatch: pytest.MonkeyPatch,
     tables: list[list[dict[str, Any]]],
     *arguments: str,
-    changed: int = 0,
+    changed: str = "",
     waiting: tuple[str, ...] = (),
 ) -> list[list[str]]:
     calls: list[list[str]] = []
     _keep_details(monkeypatch, tables[-1] if tables else [])
-    monkeypatch.setattr("dvc.api.exp_show", lambda: tables.pop(0))
+    monkeypatch.setattr("dvc.api.exp_show", lambda **_: tables.pop(0))
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        calls.append(command[3:])
-        return subprocess.CompletedProcess(command, changed if command[:2] == ["git", "diff"] else 0)
+        if command[0] != "git":
+            calls.append(command[3:])
+        answers = {"status": changed, "--literal-pathspecs": "" if "--others" in command else "sample.dvc\n"}
+        return subprocess.CompletedProcess(command, 0, answers.get(command[1], ""), "")
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(sweep, "waiting", lambda: list(waiting))
@@ -126,7 +145,25 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
 
 def test_params_that_are_not_committed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"params\.yaml is not as committed"):
-        _sweep(monkeypatch, [], "lr=1e-4", changed=1)
+        _sweep(monkeypatch, [], "lr=1e-4", changed=" M params.yaml\n")
+
+
+def test_a_dataset_that_git_does_not_have_is_refused_before_anything_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC queues it, fails in the run, and says only `[Errno 2]` of a folder in .dvc/tmp."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("by git [1]/a.png", "by dvc.dvc", "by nobody/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for command in (["init", "-q"], ["add", "by git [1]", "by dvc.dvc"]):
+        subprocess.run(["git", *command], check=True)
+    sweep.require_tracked(["by git [1]", "by dvc"])
+    with pytest.raises(UserError, match=r"^dataset by nobody: .*`dvc add by nobody`"):
+        sweep.require_tracked(["by git [1]", "by nobody"])
+    (tmp_path / "by git [1]/new.png").touch()
+    with pytest.raises(UserError, match=r"^dataset by git \[1\]: Git does not have 1 files of it \(.*new\.png"):
+        sweep.require_tracked(["by git [1]"])
 
 
 def test_what_waits_in_the_queue_beside_it_is_named_before_anything_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import io
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from ctscan.core.stage import run_stage
 from ctscan.images.batches import image_batches
 from ctscan.model.head import build_head
 from ctscan.model.saving import save_model
-from ctscan.training import loop, phases
+from ctscan.training import activation_cache, devices, examples, loop
+from ctscan.training.activation_cache import Speeds
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from PIL import Image
 
 SIZE, FEATURES = 16, 6
@@ -36,6 +37,22 @@ def run(folder: Path, stage: str, moment: tuple[str, int] | None) -> None:
             moment[0]
         ](moment[1])
     run_stage(stage, {"train-initial": train_initial.train_initial, "finetune": finetune.finetune}[stage])
+
+
+def run_blockwise(folder: Path, stage: str, moment: tuple[str, int] | None, caching: bool) -> None:
+    """As `run`, with a training set that counts as large; without `caching`, the frozen part goes over every epoch."""
+    examples.BLOCKWISE_ABOVE = 8
+    vars(activation_cache)["_memory"] = lambda: 0
+    vars(activation_cache)["_measure"] = lambda *_: Speeds(computing=1, writing=0, reading=0 if caching else 2)
+    run(folder, stage, moment)
+
+
+def run_on_two_devices(folder: Path, stage: str, moment: tuple[str, int] | None) -> None:
+    """As `run`, with two halves of the processor as if they were GPUs."""
+    halves = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
+    vars(devices)["_devices"] = lambda: ["CPU:0", "CPU:1"]
+    run(folder, stage, moment)
 
 
 def _die() -> None:
@@ -83,14 +100,13 @@ def _die_publishing(count: int) -> None:
 def _die_filling(count: int) -> None:
     """When so many batches of images have gone into the activation cache."""
 
-    def batches(files: list[Path], size: int) -> Iterator[Any]:
-        for index, batch in enumerate(small(files, size)):
+    def batches(files: list[Path], size: int, block: int) -> Iterator[Any]:
+        for index, batch in enumerate(image_batches(files, size, 8)):
             if index == count:
                 _die()
             yield batch
 
-    small = partial(image_batches, batch_size=8)
-    vars(phases)["image_batches"] = batches
+    vars(activation_cache)["image_batches"] = batches
 
 
 def prepare(folder: Path) -> None:

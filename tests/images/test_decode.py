@@ -26,6 +26,7 @@ from PIL import Image, ImageFile
 GREYS = np.array([[0, 1, 60, 127], [128, 200, 254, 255], [9, 99, 199, 3]], np.uint8)
 IMAGE = Image.fromarray(GREYS)
 TWELVE = np.rint(GREYS * (4095 / 255))
+HOUNSFIELD = np.array([[-1024, -1000, -850, -600], [-100, 0, 40, 400]])
 
 
 def with_alpha(image: Image.Image, alpha: int) -> Image.Image:
@@ -112,8 +113,8 @@ def test_every_lossless_kind_gives_the_greys_it_holds(content: bytes, put: Put) 
 
 
 def test_16_bits_are_rounded_not_cut(put: Put) -> None:
-    deep = np.array([[0, 128, 129, 65407, 65406, 65535]], np.uint16)
-    assert read_slice(put(encode(Image.fromarray(deep), "PNG"))).tolist() == [[0, 0, 1, 255, 254, 255]]
+    deep = np.array([[0, 128, 129, 32896, 65407, 65406, 65535]], np.uint16)
+    assert read_slice(put(encode(Image.fromarray(deep), "PNG"))).tolist() == [[0, 0, 1, 128, 255, 254, 255]]
 
 
 def test_colour_becomes_luma(put: Put) -> None:
@@ -222,11 +223,29 @@ SECOND = Image.fromarray(texture(2))
         ),
         pytest.param(tiff(GREYS / 2, bits=8, sample_format=2), "signed values", "unsigned values", id="signed-8"),
         pytest.param(tiff(GREYS * 99.0, sample_format=2), "signed values", "unsigned values", id="signed-16"),
-        pytest.param(tiff(TWELVE), "brightest value is 4095 of 65535", "highest value", id="12-bits-in-TIFF"),
+        pytest.param(tiff(TWELVE), "values are 0 to 4095 of 65535", "highest value", id="12-bits-in-TIFF"),
         pytest.param(
-            encode(Image.fromarray(TWELVE.astype(np.uint16)), "PNG"), "4095 of 65535", "8 bits", id="12-bits-in-PNG"
+            encode(Image.fromarray(TWELVE.astype(np.uint16)), "PNG"),
+            "0 to 4095 of 65535",
+            "8 bits",
+            id="12-in-PNG",
         ),
-        pytest.param(rgb16_png(TWELVE), "about 3855 of 65535", "8 bits", id="12-bits-in-RGB"),
+        pytest.param(
+            encode(Image.fromarray((HOUNSFIELD + 32768).astype(np.uint16)), "PNG"),
+            "31744 to 33168 of 65535",
+            "black at 0",
+            id="hounsfield-units-with-an-offset",
+        ),
+        pytest.param(
+            encode(Image.fromarray(HOUNSFIELD.astype(np.uint16)), "PNG"),
+            "none between the ends, as of signed numbers written as unsigned",
+            "black at 0",
+            id="hounsfield-units-as-unsigned",
+        ),
+        pytest.param(
+            encode(Image.fromarray(GREYS // 64), "PNG"), "0 to 3 of 255, as of a mask", "black at 0", id="mask"
+        ),
+        pytest.param(rgb16_png(TWELVE), "to 3855 of 65535", "8 bits", id="12-bits-in-RGB"),
         pytest.param(tiff(GREYS * 64.0, bits=14), "a TIFF that is damaged, or of a variant", "again", id="14-bit-TIFF"),
         pytest.param(gzip.compress(PNG)[:-20], "damaged gzip file", "fetch or export it again", id="gzip-cut"),
         pytest.param(gzip.compress(PNG + bytes(MAX_BYTES)), "absurdly large", "export it smaller", id="gzip-bomb"),

@@ -1,5 +1,7 @@
 """DICOM to greys."""
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ import pytest
 from dicom_files import write_dicom
 from pydicom.data import get_testdata_file
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
-from pydicom.uid import UID, CTImageStorage, HTJ2KLossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 STORED = np.array([[0, 1024 - 1350, 1024 - 600], [1024 + 150, 1024 + 900, 1024 - 1000]], np.int16)
 GREYS = [[0, 0, 128], [255, 255, 60]]  # in Hounsfield units -1024, -1350, -600, 150, 900, -1000
@@ -27,7 +37,7 @@ def shipped(name: str) -> Path:
 def frames(path: Path) -> list[Any]:
     """The greys of the frames. Raises the first fault."""
     greys = []
-    for found in read_frames(path):
+    for found in read_frames(path, path.read_bytes()):
         if isinstance(found, UserError):
             raise found
         greys.append(found.tolist())
@@ -80,6 +90,31 @@ def test_frames_have_their_own_rescale(tmp_path: Path) -> None:
     assert frames(tmp_path / "a.dcm") == [[[0, 64], [128, 255]], [[0, 0], [64, 191]]]
 
 
+@pytest.mark.parametrize(
+    ("turn", "directions"),
+    [
+        (lambda stored: stored, [1, 0, 0, 0, 1, 0]),
+        (lambda stored: stored[::-1, ::-1], [-1, 0, 0, 0, -1, 0]),  # on the belly
+        (lambda stored: stored[::-1], [1, 0, 0, 0, -1, 0]),
+        (lambda stored: stored[:, ::-1], [-1, 0, 0, 0, 1, 0]),
+        (lambda stored: stored.T, [0, 1, 0, 1, 0, 0]),
+    ],
+)
+def test_the_front_of_the_body_is_above_and_its_right_side_left(
+    tmp_path: Path, turn: Callable[[np.ndarray], np.ndarray], directions: list[int]
+) -> None:
+    write_dicom(tmp_path / "a.dcm", STORED)
+    write_dicom(tmp_path / "b.dcm", np.ascontiguousarray(turn(STORED)), ImageOrientationPatient=directions)
+    assert frames(tmp_path / "b.dcm") == frames(tmp_path / "a.dcm")
+
+
+def test_a_tilted_gantry_still_gives_axial_slices(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", STORED)
+    tilt = np.radians(30)
+    write_dicom(tmp_path / "b.dcm", STORED, ImageOrientationPatient=[1, 0, 0, 0, round(np.cos(tilt), 6), -0.5])
+    assert frames(tmp_path / "b.dcm") == frames(tmp_path / "a.dcm")
+
+
 CHEST = np.array([[-1000, -850, -600, -100], [40, 150, 400, -900]])  # Hounsfield units
 CHEST_GREYS = [[60, 85, 128, 212], [236, 255, 255, 76]]
 
@@ -123,7 +158,9 @@ def test_one_bad_frame_does_not_lose_the_others(tmp_path: Path) -> None:
     stored = np.stack([CHEST, np.full_like(CHEST, -1024), CHEST, CHEST]).astype(np.int16) + 1024
     path = tmp_path / "a.dcm"
     write_dicom(path, stored.astype(np.int16), PixelData=stored.astype(np.int16).tobytes()[:-8])
-    found = [greys if isinstance(greys, UserError) else greys.tolist() for greys in read_frames(path)]
+    found = [
+        greys if isinstance(greys, UserError) else greys.tolist() for greys in read_frames(path, path.read_bytes())
+    ]
     assert found[0] == found[2] == CHEST_GREYS
     assert str(found[1]).startswith(f"{path}#2: constant, every pixel is -1024")
     assert str(found[3]).startswith(f"{path}#4: its pixels end here, before the last of 4 frames")
@@ -151,6 +188,8 @@ def test_greys_are_those_of_pydicom_by_its_own_rescale_and_window(name: str) -> 
         ({"Modality": "MR"}, "modality MR, not CT"),
         ({"Modality": None}, "modality none, not CT"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "a plane along the body (coronal or sagittal)"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "damaged DICOM"),
         ({"PixelData": None}, "without pixels"),
         ({"PhotometricInterpretation": "RGB"}, "in RGB, not in greys"),
         ({"RescaleSlope": None}, "without rescale slope and intercept"),
@@ -161,6 +200,7 @@ def test_greys_are_those_of_pydicom_by_its_own_rescale_and_window(name: str) -> 
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.2"}, "a secondary capture"),
         ({"NumberOfFrames": 10**9}, "1000000000 frames, absurdly many"),
         ({"PixelPaddingValue": -32768, "PixelPaddingRangeLimit": 32767}, "holds padding alone"),
+        ({"BitsStored": 12, "HighBit": 15}, "12 bits end at bit 15"),
         ({"Rows": 20000, "Columns": 20000}, "20000x20000 pixels, absurdly large"),
         ({"PixelData": b"\0\0"}, "can't be decoded here"),
     ],
@@ -216,7 +256,34 @@ def test_a_file_without_transfer_syntax_is_one_clear_line(tmp_path: Path) -> Non
         frames(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no DICOM at all", b"\0" * 128 + b"DICM" + b"\xff" * 50])
+def test_a_deflated_file_is_read_unless_it_would_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, STORED)
+    expected = frames(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+    assert frames(path) == expected
+    dataset.add_new("PixelDataProviderURL", "UR", "x" * 200_000)
+    dataset.save_as(path, enforce_file_format=True)
+    assert path.stat().st_size < 2000
+    monkeypatch.setattr("ctscan.images.dicom.MAX_UNPACKED", 100_000)
+    with pytest.raises(UserError, match=r"a\.dcm: absurdly large for CT slices"):
+        frames(path)
+
+
+def test_compressed_pixels_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, STORED, syntax=RLELossless)
+    run = b"\x81\x00" * 50_000  # each pair unpacks to 128 bytes
+    dataset.PixelData = pydicom.encaps.encapsulate([struct.pack("<16L", 2, 64, 64 + len(run), *[0] * 13) + run + run])
+    dataset.save_as(path, enforce_file_format=True)
+    with pytest.raises(UserError, match=r"compressed bytes, more than 1 frames of 3x2 pixels can need"):
+        frames(path)
+
+
+@pytest.mark.parametrize("content", [b"no DICOM at all", b"\0" * 128 + b"DICM" + b"\xff" * 50])
 def test_damaged_files_are_one_clear_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(content)

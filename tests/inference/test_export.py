@@ -9,14 +9,17 @@ from pathlib import Path
 from ctscan.__main__ import main
 from ctscan.images.decode import load_slice
 from ctscan.inference import export
+from ctscan.inference.export import _reading
 from ctscan.model.saving import load_model, save_model
 
 import keras
 import numpy as np
 import pytest
 import yaml
-from drawing import draw_dataset
+from dicom_files import write_dicom
+from drawing import draw_dataset, texture
 from networks import SIZE, tiny_network
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +61,20 @@ def _record(model: keras.Model) -> None:
 
 def _files() -> set[str]:
     return {str(path) for path in Path("models").rglob("*")}
+
+
+def test_an_image_that_pillow_reads_otherwise_is_no_example(tmp_path: Path) -> None:
+    """`convert("L")` cuts 16 bits at 255, and DICOM it does not read at all."""
+    greys = texture(1)
+    Image.fromarray(greys.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    Image.fromarray(greys).save(tmp_path / "b.png")
+    write_dicom(tmp_path / "c.dcm", greys.astype(np.int16) * 6)
+    example = _reading([tmp_path / name for name in ("c.dcm", "a.png", "b.png")], SIZE)
+    assert f"Image.open('{tmp_path}/b.png')" in example
+    example = _reading([tmp_path / name for name in ("c.dcm", "a.png")], SIZE)
+    read: dict[str, np.ndarray] = {}
+    exec(example, read)
+    np.testing.assert_array_equal(read["slices"], load_slice(tmp_path / "c.dcm", SIZE))
 
 
 @pytest.mark.usefixtures("evaluated")

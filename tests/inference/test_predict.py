@@ -1,13 +1,14 @@
 """`ctscan predict` on a run of evaluate: what it says, and what it makes of bad input."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import evaluate
 from ctscan.__main__ import main
@@ -158,7 +159,7 @@ def test_format_order_and_batch_change_nothing(copy: Path, monkeypatch: pytest.M
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).save(target, compression="tiff_lzw")
     reverse = sorted(Path("tiff").rglob("*.tiff"), reverse=True)
-    monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3,))
+    monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3, False))
     # So many files that the network is traced, as it was not before.
     monkeypatch.setattr("ctscan.core.seeds.INFERENCE_BATCH", 3)
     got = by_stem(predict(*reverse))
@@ -168,6 +169,79 @@ def test_format_order_and_batch_change_nothing(copy: Path, monkeypatch: pytest.M
         assert row["probability"] == pytest.approx(expected[name]["probability"], abs=1e-5)
         assert row["novelty"] == pytest.approx(expected[name]["novelty"], abs=1e-5)
         assert row["label"] == expected[name]["label"]
+
+
+def test_merged_shards_are_what_one_run_gives(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctscan.inference.predictor.predict.__defaults__", (3, False))
+    monkeypatch.setattr("ctscan.core.seeds.INFERENCE_BATCH", 3)
+    list_groups()
+    given = ("scans", TEST)
+    Path("scans").mkdir()
+    write_dicom(Path("scans/frames.dcm"), np.stack([texture(seed).astype(np.int16) * 8 for seed in (1, 2)]))
+    Path("scans/cut.png").write_bytes(b"")
+    for number in (1, 2, 3):
+        status = main(["predict", *map(str, given), "--shard", f"{number}/3", "--output", f"part-{number}.jsonl"])
+        assert status == (number == 1)  # whose file is cut
+    asked = ("--patients", "--estimate-prevalence", "--prevalence", "0.1")
+    parts = ("part-3.jsonl", "part-1.jsonl", "part-2.jsonl")
+    for form in ("csv", "json"):
+        for name, more in (("whole", ()), ("merged", ("--merge", *parts))):
+            assert main(["predict", *map(str, given), *asked, *more, "--output", f"{name}.{form}"]) == 1
+        assert Path(f"merged.{form}").read_bytes() == Path(f"whole.{form}").read_bytes()
+    assert len(json.loads(Path("merged.json").read_text())["predictions"]) == 2 + 2 * IMAGES // 3
+
+
+def test_parts_that_do_not_make_a_whole_are_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = str(labelled(Path("given"), 4))
+    for number in (1, 2):
+        assert main(["predict", given, "--shard", f"{number}/2", "--output", f"{number}.jsonl"]) == 0
+    assert main(["predict", given, "--shard", "1/3", "--output", "of-3.jsonl"]) == 0
+    lines = Path("2.jsonl").read_text().splitlines(keepends=True)
+    Path("cut.jsonl").write_text("".join(lines[:-1]))
+    Path("lost.jsonl").write_text("".join(lines[:2] + lines[3:]))
+    Path("list.jsonl").write_text("[1]\n")
+    Path("other model.jsonl").write_text("".join(lines).replace(md5(Path("models/finetuned.keras")), "0" * 32))
+    Path("merged.csv").write_text("earlier")
+    merge = ["predict", given, "--output", "merged.csv", "--merge", "1.jsonl"]
+    for others, message in (
+        ([], "no part of shard 2/2; predict it, or name its file"),
+        (["2.jsonl", "1.jsonl"], "1.jsonl and 1.jsonl are both shard 1/2"),
+        (["of-3.jsonl"], "the parts are of 2 and of 3 shards"),
+        (["absent.jsonl"], "absent.jsonl: no such file"),
+        (["cut.jsonl"], "cut.jsonl: damaged, lines are missing"),
+        (["lost.jsonl"], "lost.jsonl: damaged, lines are missing"),
+        (["list.jsonl"], "list.jsonl: damaged, or no part"),
+        (["other model.jsonl"], f"predicted with model_md5 = {'0' * 32}, and here it is"),
+        (["2.jsonl", "--point", "youden"], "1.jsonl: predicted with point = study, and here it is youden"),
+    ):
+        assert main([*merge, *others]) == 1
+        assert message in capsys.readouterr().err
+    Path("given/COVID/1.png").unlink()
+    assert main([*merge, "2.jsonl"]) == 1
+    assert "1.jsonl: predicted with files = 8, and here it is 7" in capsys.readouterr().err
+    assert Path("merged.csv").read_text() == "earlier"
+    for more, message in (
+        (["--shard", "3/2", "--output", "x"], "--shard 3/2: it needs I/N"),
+        (["--shard", "1/2"], "--shard needs --output"),
+        (["--shard", "1/2", "--output", "x", "--patients"], "--patients does not go with --shard"),
+    ):
+        assert main(["predict", given, *more]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_earlier_part(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(stream: TextIO, *rest: Any) -> None:
+        stream.write("half a line")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("part.jsonl").write_text("earlier")
+    monkeypatch.setattr("ctscan.inference.predict.write_part", fill)
+    assert main(["predict", str(TEST), "--shard", "1/2", "--output", "part.jsonl"]) == 1
+    assert "part.jsonl: No space left on device" in capsys.readouterr().err
+    assert Path("part.jsonl").read_text() == "earlier"
+    assert not Path("part.jsonl.part").exists()
 
 
 def test_bad_files_are_a_line_each_and_the_others_are_predicted(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -406,8 +480,10 @@ def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: py
     groups = list_groups()
     shutil.copytree(TEST, "hospital")
     (Path("hospital/COVID") / "cut.png").write_bytes(b"")
+    (Path("hospital/COVID") / "gone.png").symlink_to("nowhere")
+    (Path("hospital/COVID") / "more.zip").write_bytes(b"PK\x03\x04")
     with Path("hospital/groups.csv").open("a") as file:
-        file.write("COVID/cut.png,COVID0\n")
+        file.write("COVID/cut.png,COVID0\nCOVID/gone.png,COVID0\n")
     assert main(["external", "hospital", "--name", "other"]) == 1
     report = json.loads(Path("metrics/external/other.json").read_text())
     for place in ("external", "internal"):  # the same images, so the same figures
@@ -418,9 +494,11 @@ def test_another_set_is_reported_beside_the_internal_test(copy: Path, capsys: py
         assert found["calibration"]["before"]["brier"] == pytest.approx(details["calibration"]["after"]["brier"])
         assert found["novelty"]["marked"]["slices"] + found["novelty"]["unmarked"]["slices"] == len(groups)
         assert found["patients"]["test"] == pytest.approx(details["patients"]["test"])
-    assert report["data"]["files"] == len(groups) + 1
-    (left_out,) = report["data"]["left_out"]
-    assert left_out.startswith("hospital/COVID/cut.png: empty (0 bytes)")
+    assert report["data"]["files"] == len(groups) + 2
+    cut, gone, passed = report["data"]["left_out"]
+    assert cut.startswith("hospital/COVID/cut.png: empty (0 bytes)")
+    assert gone.startswith("hospital/COVID/gone.png: no such file")
+    assert passed == "hospital/COVID/more.zip: zip archive, passed over"
     assert report["run"]["model_md5"] == md5(Path("models/finetuned.keras"))
     text = Path("metrics/external/other.md").read_text()
     assert text in capsys.readouterr().out

@@ -17,7 +17,7 @@ EARLIER = (
     "dvc.lock",
     "features.npy",
     "metrics/backbone.json",
-    "metrics/evaluate.json",
+    "metrics/test.json",
     "metrics/split.json",
     "models/backbone.keras",
     "models/finetuned.keras",

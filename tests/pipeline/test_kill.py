@@ -10,6 +10,7 @@ from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 
+from ctscan.core.files import read_record
 from ctscan.model.saving import load_model
 
 import numpy as np
@@ -133,3 +134,40 @@ def test_finetune_killed_in_the_activation_cache_in_training_and_in_a_checkpoint
     rates = [row["lr"] for row in json.loads((folder / "plots/finetune/train/lr.json").read_text())]
     share = [(1 + math.cos(math.pi * epoch / EPOCHS)) / 2 if schedule == "cosine" else 1 for epoch in range(EPOCHS)]
     assert rates == pytest.approx([params["finetune_lr"] * part for part in share])
+
+
+def test_blockwise_training_ends_in_the_same_bytes_after_a_kill_and_by_whatever_the_speeds_choose(
+    run: Killable, inputs: Path, tmp_path: Path
+) -> None:
+    whole, killed = (Path(shutil.copytree(inputs, tmp_path / name)) for name in ("whole", "killed"))
+    for stage in ("train-initial", "finetune"):
+        assert run("run_blockwise", whole, stage, None, True) == 0, (whole / "log").read_text()
+        assert run("run_blockwise", killed, stage, ("step", 2 * STEPS + 1), False) == -signal.SIGKILL
+        assert run("run_blockwise", killed, stage, None, stage == "train-initial") == 0, (killed / "log").read_text()
+        outs = _outs(whole, stage)
+        assert _outs(killed, stage) == outs
+        assert read_record(whole / "metrics" / f"{stage.removeprefix('train-')}.json")["order"] == "blockwise"
+    assert "computing the frozen part once" in (whole / "log").read_text()
+    assert "computing the frozen part in each epoch" in (killed / "log").read_text()
+    _assert_nothing_is_kept(killed)
+
+
+def test_two_devices_train_as_one_does_and_continue_after_a_kill(run: Killable, inputs: Path, tmp_path: Path) -> None:
+    params = yaml.safe_load((inputs / "params.yaml").read_text())
+    params["head"]["dropout"] = 0.0  # which each device draws anew
+    params["finetune"]["normalization"] = "trained"
+    one, two = (Path(shutil.copytree(inputs, tmp_path / name)) for name in ("one", "two"))
+    for folder, function in ((one, "run"), (two, "run_on_two_devices")):
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        assert run(function, folder, "train-initial", None) == 0, (folder / "log").read_text()
+    killed = Path(shutil.copytree(two, tmp_path / "killed"))
+    assert run("run", one, "finetune", None) == 0, (one / "log").read_text()
+    assert run("run_on_two_devices", two, "finetune", None) == 0, (two / "log").read_text()
+    assert run("run_on_two_devices", killed, "finetune", ("step", 2 * STEPS + 1)) == -signal.SIGKILL
+    assert run("run_on_two_devices", killed, "finetune", None) == 0, (killed / "log").read_text()
+    assert _outs(killed, "finetune") == _outs(two, "finetune")
+    for model in ("initial", "finetuned"):
+        alone, together = (load_model(folder / "models" / f"{model}.keras").get_weights() for folder in (one, two))
+        for expected, found in zip(alone, together, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert "training on 2 devices, each of which takes 4 images of a batch" in (two / "log").read_text()

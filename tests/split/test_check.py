@@ -179,9 +179,10 @@ def test_images_that_hold_fewer_bits_than_they_declare_are_one_line_a_class(fold
         dark = Image.fromarray(texture(number).astype(np.uint16) * 16)
         dark.save(folder / f"COVID/Covid ({number}).png")
     lines = faults(folder)
-    [line] = [line for line in lines if "below white" in line]
-    assert line.startswith(f"{folder}/COVID: 12 images stay far below white; the first is {folder}/COVID/Covid (1).png")
-    assert "save it with white at the highest value" in line
+    [line] = [line for line in lines if "images use few of" in line]
+    first = f"{folder}/COVID/Covid (1).png"
+    assert line.startswith(f"{folder}/COVID: 12 images use few of the greys that they declare; the first is {first}")
+    assert "save it with black at 0 and white at the highest value" in line
     for number in range(1, 13):
         Image.fromarray(texture(number).astype(np.uint16) * 257).save(folder / f"COVID/Covid ({number}).png")
     assert scan(folder, CLASSES, 32).manifest.attrs["warnings"] == []
@@ -196,7 +197,9 @@ def test_slices_are_told_by_content(folder: Path) -> None:
     (folder / "COVID/note").write_text("no image")
     manifest = scan(folder, CLASSES, 32).manifest
     assert len(manifest) == 26
-    assert manifest.attrs["warnings"] == [f"{folder}/COVID/note: no image by its content, ignored"]
+    ignored, mixed = manifest.attrs["warnings"]
+    assert ignored == f"{folder}/COVID/note: no image by its content, ignored"
+    assert "0 of 12 images of class non-COVID and 1 of 14 images of class COVID are in Hounsfield units" in mixed
     modes = dict(zip(manifest["path"], manifest["mode"], strict=True))
     assert modes["COVID/1.2.826.0.1.3680043.8.498.1001"] == "HU"
     assert modes["COVID/packed.gz"] == "L"
@@ -215,6 +218,14 @@ def test_links_into_a_cache_of_dvc_are_files(folder: Path, tmp_path: Path) -> No
         path.rename(place)
         path.symlink_to(place)
     assert len(scan(folder, CLASSES, 32).manifest) == 24
+
+
+def test_links_that_lead_nowhere_are_a_line_each(folder: Path) -> None:
+    for name, target in (("gone.png", "nowhere"), ("loop.png", "loop.png")):
+        (folder / "COVID" / name).symlink_to(target)
+    assert faults(folder) == [
+        f"{folder}/COVID/{name}: no such file; restore it, or correct the path" for name in ("gone.png", "loop.png")
+    ]
 
 
 def test_names_match_with_accents_in_either_form(folder: Path) -> None:
@@ -331,7 +342,7 @@ def test_the_stage_writes_manifest_metrics_and_folders_of_links(workspace: Path)
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
-    report = parse_record(made.pop("metrics/split.json").decode())
+    report = parse_record(made.pop("metrics/split.json").decode(), "split.json")
     assert manifest[0] == "path,label,subset,group,width,height,mode"
     assert len(manifest) == 61
     assert list(report)[:5] == [

@@ -50,7 +50,7 @@ def test_time_is_kept_beside_the_outs_and_changes_none_of_them(tmp_path: Path, c
     publish_history("finetune", _history(2.0))
     assert "2.5 s an epoch" in capsys.readouterr().out
     slow = {name: _contents(tmp_path / name) for name in ("plots", "metrics")}
-    assert slow["metrics"]["timing/finetune/val.tsv"].split() == b"step time 1 0.5 2 0.5 3 0.5".split()
+    assert json.loads(slow["metrics"]["timing/finetune.json"])[1] == {"val_loss": 0.4, "seconds": 2.5}
     publish_history("finetune", _history(1.0))
     assert _contents(tmp_path / "plots") == slow["plots"]
     assert (tmp_path / "metrics/finetune.json").read_bytes() == slow["metrics"]["finetune.json"]

@@ -3,7 +3,6 @@
 import resource
 import threading
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from ctscan.core.errors import UserError
 from ctscan.core.params import Head, Training
 from ctscan.model.head import build_head
 from ctscan.training import loop
-from ctscan.training.loop import Examples, best_epoch, compile_classifier, train
+from ctscan.training.examples import Examples
+from ctscan.training.loop import best_epoch, compile_classifier, train
 from ctscan.training.optimizer import FusedRMSprop
 
 import keras
@@ -74,21 +74,6 @@ def test_divergence_is_one_line_and_leaves_the_last_checkpoint(tmp_path: Path) -
 
 def test_ties_go_to_the_earliest_epoch() -> None:
     assert best_epoch([{"val_loss": loss} for loss in (3.0, 1.0, 2.0, 1.0)]) == 1
-
-
-def test_each_epoch_has_an_order_of_its_own_wherever_training_starts() -> None:
-    examples = Examples(np.arange(COUNT), np.zeros(COUNT), lambda positions: positions)
-    steps = -(-COUNT // BATCH)
-
-    def orders(epochs: range) -> list[list[int]]:
-        batches = [positions.numpy().tolist() for positions, _ in examples.shuffled(BATCH, 1, epochs)]
-        assert len(batches) == steps * len(epochs)
-        return [list(chain(*batches[start : start + steps])) for start in range(0, len(batches), steps)]
-
-    first, second, third = orders(range(3))
-    assert sorted(first) == sorted(second) == list(range(COUNT))
-    assert first != second != third
-    assert orders(range(1, 3)) == [second, third]
 
 
 class Killed(Exception):  # noqa: N818

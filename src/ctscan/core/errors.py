@@ -26,8 +26,8 @@ _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
     errno.EFBIG: "raise the limit on file sizes (`ulimit -f`)",
-    errno.EACCES: "make the folder writable for you",
-    errno.EPERM: "make the folder writable for you",
+    errno.EACCES: "change the permissions of it or of its folder",
+    errno.EPERM: "change the permissions of it or of its folder",
     errno.EROFS: "work on a disk that can be written to",
 }
 

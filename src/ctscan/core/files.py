@@ -72,12 +72,36 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What `write_record` wrote to `path`; a bare mapping too, as older runs wrote it."""
-    return parse_record(path.read_text(encoding="utf-8"))
+    """What `write_record` wrote to `path`; a bare mapping too, as older runs wrote it. Raises as `read_json`."""
+    return parse_record(path.read_text(encoding="utf-8"), str(path))
 
 
-def parse_record(text: str) -> dict[str, Any]:
-    """As `read_record`, from the text of the file."""
-    content = json.loads(text)
+def parse_record(text: str, name: str) -> dict[str, Any]:
+    """As `read_record`, from the text of the file called `name`."""
+    content = _parse_json(text, name)
     record: dict[str, Any] = content[0] if isinstance(content, list) else content
     return record
+
+
+def read_json(path: Path) -> Any:
+    """What the JSON file at `path` holds. Raises `UserError` where it is damaged, or holds a merge conflict."""
+    return _parse_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def _parse_json(text: str, name: str) -> Any:
+    refuse_conflict(text, name)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(
+            f"{name}: damaged JSON ({error}); restore it with `git checkout {name}`, or make it again"
+        ) from None
+
+
+def refuse_conflict(text: str, name: str) -> None:
+    """Raise `UserError` where `text`, the content of the file called `name`, holds the marks of a merge conflict."""
+    if "\n<<<<<<< " in f"\n{text}":
+        raise UserError(
+            f"{name} holds a merge conflict; take one side (`git checkout --ours {name}`, or --theirs), then run "
+            "`dvc checkout` or `dvc repro`"
+        )

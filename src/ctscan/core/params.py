@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import refuse_conflict
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
+LOCK_FILE = Path("dvc.lock")
 
 
 def _reject_bool(value: Any) -> Any:
@@ -167,21 +169,29 @@ def select(section: _AnySection, declared: Iterable[str]) -> _AnySection:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_conflict(text, str(path))
+        return parse_yaml(text)
     except FileNotFoundError:
         raise UserError(f"{path} is not in this folder; run from the top of the repository") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def parse_lock(text: str) -> dict[str, Any]:
-    """The stages of a dvc.lock whose content is `text`. Raises `UserError` where it holds a merge conflict."""
-    if "\n<<<<<<< " in f"\n{text}":
         raise UserError(
-            "dvc.lock holds a merge conflict; take one side (`git checkout --ours dvc.lock`, or --theirs), then run "
-            "`dvc checkout` or `dvc repro`"
-        )
-    stages: dict[str, Any] = parse_yaml(text)["stages"]
+            f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it, or restore it with "
+            f"`git checkout {path}`"
+        ) from None
+
+
+def parse_lock(text: str, name: str = str(LOCK_FILE)) -> dict[str, Any]:
+    """The stages of a dvc.lock, called `name`, whose content is `text`.
+
+    Raises:
+        UserError: it holds a merge conflict, or is not what DVC writes.
+    """
+    refuse_conflict(text, name)
+    try:
+        stages: dict[str, Any] = parse_yaml(text)["stages"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise UserError(f"{name} records no run; restore it with `git checkout {name}`, or run `dvc repro`") from None
     return stages
 
 

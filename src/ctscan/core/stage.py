@@ -1,5 +1,6 @@
 """Run a stage: read its params, turn an error into one line, and continue after a kill from its checkpoint."""
 
+import gc
 import hashlib
 import re
 import sys
@@ -30,7 +31,8 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
     """
     escape_unprintable()
     try:
-        function(load_params(name))
+        with writing(Path.cwd()):
+            function(load_params(name))
     except UserError as error:
         sys.exit(f"{name}: {error}\n{EARLIER_RESULTS}")
     except Exception as error:
@@ -43,6 +45,9 @@ def run_stage(name: str, function: Callable[[Params], None]) -> None:
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; run again to continue\n{EARLIER_RESULTS}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # The process ends now. Python would first look for garbage among TensorFlow's objects, which takes a second.
+        gc.freeze()
 
 
 @contextmanager
@@ -115,5 +120,6 @@ def _fingerprint(stage: str) -> str:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and "__pycache__" not in file.parts:  # importing writes these
                 digest.update(str(file).encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+                with file.open("rb") as stream:  # in pieces, because features.npy may be large
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]

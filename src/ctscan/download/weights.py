@@ -58,9 +58,12 @@ def track(file: Path, params: Params) -> None:
         raise UserError(f"{target}: DVC can't track it: {' '.join(str(error).split())}") from None
     # Queued and `--temp` runs have what Git tracks, whether it is committed or not.
     tracked = [f"{target}.dvc", str(WEIGHTS_FOLDER / ".gitignore")]
-    added = subprocess.run(["git", "add", *tracked], capture_output=True, text=True, check=False)
+    try:
+        added = subprocess.run(["git", "add", *tracked], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError(f"{target}.dvc: git, which has to track it, is not installed; install it and repeat") from None
     if added.returncode:
-        raise UserError(f"{target}.dvc: `git add` failed: {added.stderr.strip()}")
+        raise UserError(f"{target}.dvc: `git add` failed: {' '.join(added.stderr.split())}")
     print(f"{target}: tracked; commit {target}.dvc. `dvc exp run -S weights={file.name}` starts from it")
 
 

@@ -5,10 +5,11 @@ Here the group is the unit: it is drawn as a whole, and the two models change pl
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ctscan.core import seeds
-from ctscan.evaluation.intervals import Resamples, weighted_auc
+from ctscan.evaluation.intervals import AT_ONCE, Resamples, weighted_auc
 from ctscan.evaluation.metrics import Labels, Scores, checked
 
 import numpy as np
@@ -29,10 +30,10 @@ def win_probability(
     the set does not show that the model is better. Raises `UserError` as `metrics.checked` does.
     """
     truth, values = checked(labels, scores, name)
-    own = weighted_auc(truth, values, resamples.counts)
+    own = resamples.apply(partial(weighted_auc, truth, values))
     best = np.max(
         [
-            weighted_auc(truth, checked(truth, rival, f"{name}, {key}")[1], resamples.counts)
+            resamples.apply(partial(weighted_auc, truth, checked(truth, rival, f"{name}, {key}")[1]))
             for key, rival in rivals.items()
         ],
         axis=0,
@@ -90,11 +91,14 @@ def _auc_test(
     labels: Labels, first: Scores, second: Scores, codes: npt.NDArray[np.intp], seed: int
 ) -> dict[str, float]:
     rng = seeds.generator(seed, "permutation")
-    swapped = rng.integers(0, 2, (PERMUTATIONS, int(codes.max()) + 1), dtype=bool)[:, codes]
+    swapped = rng.integers(0, 2, (PERMUTATIONS, int(codes.max()) + 1), dtype=bool)
     one, other = rankdata(first), rankdata(second)
     observed = float(np.diff(_auc(labels, np.stack([one, other])))[0])
-    drawn = _auc(labels, np.where(swapped, one, other)) - _auc(labels, np.where(swapped, other, one))
-    as_far = int((np.abs(drawn) >= abs(observed) - ROUNDING).sum())
+    as_far, block = 0, max(1, AT_ONCE // len(labels))
+    for start in range(0, PERMUTATIONS, block):
+        swaps = swapped[start : start + block, codes]
+        drawn = _auc(labels, np.where(swaps, one, other)) - _auc(labels, np.where(swaps, other, one))
+        as_far += int((np.abs(drawn) >= abs(observed) - ROUNDING).sum())
     return {"difference": observed, "p_value": (1 + as_far) / (1 + PERMUTATIONS)}
 
 

@@ -79,7 +79,7 @@ def assess_models(
             "brier": _brier(labels, probable[model].to_numpy(), resamples),
             "net_benefit": benefits[model],
             "patients": patients.assess_patients(
-                _slices(val, model), _slices(test, model), threshold, len(resamples.counts), seed
+                _slices(val, model), _slices(test, model), threshold, resamples.number, seed
             ),
             "selective": {
                 order: selective.accuracy_at_coverage(
@@ -107,7 +107,7 @@ def compare_models(predictions: pd.DataFrame, threshold: float, resamples: Resam
 def _brier(labels: np.ndarray, probabilities: Scores, resamples: Resamples) -> dict[str, float]:
     """The Brier score, in [0, 1], 0 is best: `value`, and the ends `low` and `high` of its 95 % interval."""
     squares = (probabilities - labels) ** 2
-    drawn = resamples.counts @ squares / resamples.counts.sum(axis=1)
+    drawn = resamples.apply(lambda counts: counts @ squares / counts.sum(axis=1))
     return {"value": float(brier_score_loss(labels, probabilities)), **percentile_interval(drawn)}
 
 

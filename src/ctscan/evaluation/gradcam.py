@@ -7,12 +7,13 @@ explained is the predicted one. A map shows what the score is sensitive to. It i
 at disease.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.seeds import derive_seed
+from ctscan.model.forward import forward
 
 import keras
 import numpy as np
@@ -35,29 +36,36 @@ class GradCam:
     Args:
         model: from slices (n, s, s, 1) to probabilities (n, 1), with the layers `base` and `head`.
         layer: of `base`; None is the one that gives its output.
+        observe: gives that output, feature maps (n, h, w, d), of slices (n, s, s, 1). Give it where `layer` is None and
+            such a graph exists, because tracing another takes seconds.
 
     Raises:
         UserError: `layer` is not a layer of `base` that gives feature maps (n, h, w, d).
     """
 
-    def __init__(self, model: keras.Model, layer: str | None = None) -> None:
+    def __init__(
+        self, model: keras.Model, layer: str | None = None, observe: Callable[[np.ndarray], Any] | None = None
+    ) -> None:
         self.model = model
         base = model.get_layer("base")
         found = _find(base, layer)
         self.layer: str = found.name
-        tapped = keras.Model(base.input, [found.output, base.output])
-        preprocess = keras.Model(model.input, model.get_layer("preprocessing").output)
+        preprocessed = model.get_layer("preprocessing").output
+        # The last layer's maps need no gradient of the layers before it, so these run once for all that is asked of it.
+        given, through = (preprocessed, keras.Model(base.input, [found.output, base.output]))
+        if found.output is base.output:
+            given, through = model.get_layer("pooling").input, _twice
+        self._observe = observe or forward(keras.Model(model.input, given))
         pooling, head = model.get_layer("pooling"), model.get_layer("head")
         # Taken before the sigmoid, because where a float32 probability is 1 its logit is lost.
         hidden, last = keras.Model(head.inputs, head.layers[-1].input), head.layers[-1]
 
-        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
-        def weigh(slices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        @tf.function(input_signature=[tf.TensorSpec(given.shape, given.dtype)])
+        def weigh(observed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """Logits (n, 1) and the weighted sum of the feature maps (n, h, w), for the positive class."""
-            inputs = preprocess(slices, training=False)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(inputs)
-                maps, features = tapped(inputs, training=False)
+                tape.watch(observed)
+                maps, features = through(observed, training=False)
                 logit = tf.cast(hidden(pooling(features), training=False), tf.float32) @ last.kernel + last.bias
             weights = tf.reduce_mean(tf.cast(tape.gradient(logit, maps), tf.float32), (1, 2))
             return logit, tf.einsum("nhwd,nd->nhw", tf.cast(maps, tf.float32), weights)
@@ -71,8 +79,20 @@ class GradCam:
             threshold: a probability at or above it predicts the positive class.
             positive: (n,) bool, the classes to explain instead of the predicted ones.
         """
-        parts = [self._weigh(slices[start : start + BATCH]) for start in range(0, len(slices), BATCH)]
-        logits, signed = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return self.explain_observed(self.observe(slices), threshold, positive)
+
+    def observe(self, slices: np.ndarray) -> list[tf.Tensor]:
+        """What the network computes of `slices` (n, s, s, 1) before any gradient, in batches, for `explain_observed`.
+
+        That is all but the head where the layer is the last of the backbone.
+        """
+        return [self._observe(slices[start : start + BATCH]) for start in range(0, len(slices), BATCH)]
+
+    def explain_observed(
+        self, observed: list[tf.Tensor], threshold: float, positive: np.ndarray | None = None
+    ) -> "Maps":
+        """As `explain`, of what `observe` gave of the slices."""
+        logits, signed = (np.concatenate(part) for part in zip(*map(self._weigh, observed), strict=True))
         probabilities = expit(logits[:, 0].astype(float))
         called = probabilities >= threshold if positive is None else positive
         return Maps(probabilities, np.maximum(np.where(called, 1, -1)[:, None, None] * signed, 0))
@@ -105,20 +125,22 @@ def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-def randomised(cam: GradCam, seed: int) -> Iterator[tuple[str, GradCam]]:
-    """`cam` of the network with weights drawn anew by their layers' initialisers: those of the head (`head`), then all.
+def randomised(cam: GradCam, seed: int) -> Iterator[str]:
+    """Draw weights of the network of `cam` anew by their layers' initialisers: those of the head (`head`), then all.
 
-    These are the two ends of the cascade of Adebayo et al. (2018), named `head` and `all`. Both are one network that
-    changes in between, so be done with the first before you ask for the second.
+    These are the two ends of the cascade of Adebayo et al. (2018), named `head` and `all`. The network has these
+    weights while the caller works on a level, and its own again at the end.
     """
+    own = cam.model.get_weights()
     keras.utils.set_random_seed(derive_seed(seed, "saliency"))
     fresh = keras.models.clone_model(cam.model)
-    random_cam, base = GradCam(fresh, cam.layer), fresh.get_layer("base")
-    drawn = base.get_weights()
-    base.set_weights(cam.model.get_layer("base").get_weights())
-    yield "head", random_cam
-    base.set_weights(drawn)
-    yield "all", random_cam
+    try:
+        cam.model.get_layer("head").set_weights(fresh.get_layer("head").get_weights())
+        yield "head"
+        cam.model.set_weights(fresh.get_weights())
+        yield "all"
+    finally:
+        cam.model.set_weights(own)
 
 
 def similarity(maps: np.ndarray, others: np.ndarray) -> dict[str, Any]:
@@ -141,12 +163,14 @@ def sanity_check(cam: GradCam, slices: np.ndarray, threshold: float, seed: int) 
     to `COMPARED` of `slices` (n, s, s, 1), evenly spaced, are compared.
     """
     slices = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
-    trained = cam.explain(slices, threshold)
+    observed = cam.observe(slices)
+    trained = cam.explain_observed(observed, threshold)
     called = trained.probabilities >= threshold
-    levels = {
-        level: similarity(trained.maps, other.explain(slices, threshold, called).maps)
-        for level, other in tqdm(randomised(cam, seed), desc="maps of random weights", total=2, unit="network")
-    }
+    levels = {}
+    for level in tqdm(randomised(cam, seed), desc="maps of random weights", total=2, unit="network"):
+        if level == "all":  # the head comes after what was observed
+            observed = cam.observe(slices)
+        levels[level] = similarity(trained.maps, cam.explain_observed(observed, threshold, called).maps)
     return {"layer": cam.layer, "resolution": list(trained.maps.shape[1:]), "levels": levels}
 
 
@@ -198,6 +222,11 @@ def _find(base: keras.Model, name: str | None) -> keras.layers.Layer:
     last = {tuple(layer.output.shape[1:3]): layer.name for layer in spatial}
     some = ", ".join(f"{layer} ({height}x{width})" for (height, width), layer in last.items())
     raise UserError(f"'{name}' is not a layer of this backbone with feature maps; the last of each size: {some}")
+
+
+def _twice(maps: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Stands for a model from the last feature maps to themselves, as those of the layer and as the backbone's."""
+    return maps, maps
 
 
 def _is_spatial(layer: keras.layers.Layer) -> bool:

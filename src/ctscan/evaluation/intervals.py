@@ -1,9 +1,11 @@
 """Compute bootstrap 95 % intervals, and compare two models on the same images.
 
-The method is the percentile method of Efron & Tibshirani, An Introduction to the Bootstrap (1993). A resample is stored
-as how often it holds each image, so that a metric of all resamples is a few matrix operations.
+The method is the percentile method of Efron & Tibshirani, An Introduction to the Bootstrap (1993). A resample is how
+often it holds each image, so that a metric of many resamples is a few matrix operations.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ctscan.core import seeds
@@ -17,19 +19,46 @@ LEVEL = 0.95
 GRID = np.linspace(0, 1, 101)
 # Rates are quotients and grid points are sums: without a margin, rounding decides on which side of a step a point is.
 ROUNDING = 1e-12
+# Counts that a block of resamples holds, so that memory does not grow with the images. 2000 resamples of 2000
+# images are one block.
+AT_ONCE = 4_000_000
 
 Counts = npt.NDArray[np.float64]
 
 
 class Resamples(NamedTuple):
-    """Bootstrap resamples of one test set; `counts[b, i]` is how often resample b holds image i, shape (b, n)."""
+    """Bootstrap resamples of one test set of n images: how often each of b resamples holds each unit and its images."""
 
-    counts: Counts
-    resampled: str  # "group" or "image"
-    units: int  # groups or images in the set
+    drawn: npt.NDArray[np.int32]  # (b, units)
+    unit_of_image: npt.NDArray[np.intp]  # (n,)
+    resampled: str  # "group" or "image", which is what a unit is
+
+    @property
+    def number(self) -> int:
+        """The number of resamples."""
+        return len(self.drawn)
+
+    @property
+    def units(self) -> int:
+        """The number of groups or images in the set."""
+        return int(self.drawn.shape[1])
+
+    @property
+    def counts(self) -> Counts:
+        """How often each resample holds each image, (b, n); `apply` does without so large an array."""
+        return self._counts(slice(None))
+
+    def apply(self, statistic: Callable[[Counts], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        """What `statistic` gives, row by row, of the counts (b, n) of all resamples: (b, ...)."""
+        block = max(1, AT_ONCE // len(self.unit_of_image))
+        starts = range(0, self.number, block)
+        return np.concatenate([statistic(self._counts(slice(start, start + block))) for start in starts])
 
     def describe(self) -> dict[str, Any]:
-        return {"resampled": self.resampled, "units": self.units, "resamples": len(self.counts), "level": LEVEL}
+        return {"resampled": self.resampled, "units": self.units, "resamples": self.number, "level": LEVEL}
+
+    def _counts(self, rows: slice) -> Counts:
+        return self.drawn[rows, self.unit_of_image].astype(np.float64)
 
 
 def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int, seed: int, name: str) -> Resamples:
@@ -51,15 +80,17 @@ def resample(labels: npt.ArrayLike, groups: npt.ArrayLike | None, resamples: int
         units = len(names)
         if units < 2:
             raise UserError(f"{name}: all images are of one group, which can't be resampled; split otherwise")
+    images, positives = (np.bincount(unit_of_image, weights, minlength=units) for weights in (None, truth))
     rng = seeds.generator(seed, "bootstrap")
-    kept: list[Counts] = []
+    kept: list[npt.NDArray[np.int32]] = []
     missing = resamples
     while missing:
-        drawn = rng.multinomial(units, np.full(units, 1 / units), size=missing)[:, unit_of_image].astype(np.float64)
-        positives = drawn @ truth
-        kept.append(drawn[(positives > 0) & (positives < drawn.sum(axis=1))])
+        # A block at a time, as counts of 64 bits of all would be twice as large; the numbers drawn are the same.
+        drawn = rng.multinomial(units, np.full(units, 1 / units), size=min(missing, max(1, AT_ONCE // units)))
+        held = drawn @ positives
+        kept.append(drawn[(held > 0) & (held < drawn @ images)].astype(np.int32))
         missing -= len(kept[-1])
-    return Resamples(np.concatenate(kept), "image" if groups is None else "group", units)
+    return Resamples(np.concatenate(kept), unit_of_image, "image" if groups is None else "group")
 
 
 def headline_intervals(
@@ -71,8 +102,11 @@ def headline_intervals(
     Raises `UserError` as `checked` does.
     """
     truth, values = checked(labels, scores, name)
-    table = _headline(truth, values, threshold, resamples.counts)
-    return {**resamples.describe(), **{metric: percentile_interval(table[metric]) for metric in HEADLINE}}
+    table = resamples.apply(lambda counts: _headline(truth, values, threshold, counts))
+    return {
+        **resamples.describe(),
+        **{metric: percentile_interval(column) for metric, column in zip(HEADLINE, table.T, strict=True)},
+    }
 
 
 def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, name: str) -> dict[str, Any]:
@@ -86,7 +120,7 @@ def roc_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples,
     observed = _tpr_on_grid(truth, values, np.ones((1, len(truth))))[0]
     return {
         **resamples.describe(),
-        "points": _band("fpr", "tpr", observed, _tpr_on_grid(truth, values, resamples.counts)),
+        "points": _band("fpr", "tpr", observed, resamples.apply(partial(_tpr_on_grid, truth, values))),
     }
 
 
@@ -100,7 +134,7 @@ def pr_band(labels: npt.ArrayLike, scores: npt.ArrayLike, resamples: Resamples, 
     """
     truth, values = checked(labels, scores, name)
     observed = _precision_on_grid(truth, values, np.ones((1, len(truth))))[0]
-    drawn = _precision_on_grid(truth, values, resamples.counts)
+    drawn = resamples.apply(partial(_precision_on_grid, truth, values))
     return {**resamples.describe(), "points": _band("recall", "precision", observed, drawn)}
 
 
@@ -118,7 +152,7 @@ def auc_difference(
         return weighted_auc(truth, second_scores, counts) - weighted_auc(truth, first_scores, counts)
 
     observed = float(difference(np.ones((1, len(truth))))[0])
-    return {**resamples.describe(), "difference": observed, **percentile_interval(difference(resamples.counts))}
+    return {**resamples.describe(), "difference": observed, **percentile_interval(resamples.apply(difference))}
 
 
 def weighted_auc(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[np.float64]:
@@ -130,18 +164,21 @@ def weighted_auc(labels: Labels, scores: Scores, counts: Counts) -> npt.NDArray[
     return area
 
 
-def _headline(labels: Labels, scores: Scores, threshold: float, counts: Counts) -> dict[str, npt.NDArray[np.float64]]:
+def _headline(labels: Labels, scores: Scores, threshold: float, counts: Counts) -> npt.NDArray[np.float64]:
+    """The metrics in `HEADLINE`, in that order, of each row of `counts` (b, n): (b, metrics)."""
     called = scores >= threshold
     hits = counts @ (called & (labels == 1))
     calls = counts @ called
     positives = counts @ labels
-    return {
-        "accuracy": counts @ (called == labels) / counts.sum(axis=1),
-        "precision": hits / np.maximum(calls, 1),
-        "recall": hits / positives,
-        "f1": 2 * hits / (calls + positives),
-        "roc_auc": weighted_auc(labels, scores, counts),
-    }
+    return np.column_stack(
+        [
+            counts @ (called == labels) / counts.sum(axis=1),
+            hits / np.maximum(calls, 1),
+            hits / positives,
+            2 * hits / (calls + positives),
+            weighted_auc(labels, scores, counts),
+        ]
+    )
 
 
 def _cumulated(labels: Labels, scores: Scores, counts: Counts) -> tuple[Counts, Counts]:

@@ -6,6 +6,7 @@ true positives, less the share of false positives times t / (1 - t). To treat no
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ctscan.evaluation.intervals import Counts, Resamples, percentile_interval, percentiles
@@ -23,13 +24,13 @@ TREAT_NONE = "treat_none"
 Curve = npt.NDArray[np.float64]
 
 
-def net_benefit(labels: Labels, probabilities: Scores, thresholds: Curve, counts: Counts, prevalence: float) -> Curve:
+def net_benefit(labels: Labels, probabilities: Scores, thresholds: Curve, prevalence: float, counts: Counts) -> Curve:
     """Net benefit of acting where a probability reaches each of `thresholds` (t,), in each resample: (b, t).
 
     Args:
-        counts: how often each resample holds each image, (b, n); each row holds images of both classes.
         prevalence: share of positives, in [0, 1], of the population that the result is for. It is fixed, as a
             stratified split fixes that of a test set, so resamples don't vary it.
+        counts: how often each resample holds each image, (b, n); each row holds images of both classes.
     """
     called = probabilities[:, None] >= thresholds
     positive = counts * labels
@@ -64,8 +65,9 @@ def decision_curves(
     curves |= {TREAT_ALL: np.ones(len(truth)), TREAT_NONE: np.zeros(len(truth))}
     rows = []
     for model, values in curves.items():
-        observed = net_benefit(truth, values, THRESHOLDS, np.ones((1, len(truth))), prevalence)[0]
-        low, high = percentiles(net_benefit(truth, values, THRESHOLDS, resamples.counts, prevalence))
+        observed = net_benefit(truth, values, THRESHOLDS, prevalence, np.ones((1, len(truth))))[0]
+        drawn = resamples.apply(partial(net_benefit, truth, values, THRESHOLDS, prevalence))
+        low, high = percentiles(drawn)
         columns = {"threshold": THRESHOLDS, "net_benefit": observed, "low": low, "high": high}
         rows += [
             {"model": model, **dict(zip(columns, row, strict=True))}
@@ -86,12 +88,12 @@ def net_benefit_table(
     truth = checked_labels(labels, name)
     thresholds, own = np.array(REPORTED), float(truth.mean())
     everyone = np.ones((1, len(truth)))
-    default = np.maximum(net_benefit(truth, everyone[0], thresholds, everyone, own)[0], 0)
+    default = np.maximum(net_benefit(truth, everyone[0], thresholds, own, everyone)[0], 0)
     table = {}
     for model, scores in probabilities.items():
         values = checked(truth, scores, f"{name}, {model}")[1]
-        observed = net_benefit(truth, values, thresholds, everyone, own)[0]
-        drawn = net_benefit(truth, values, thresholds, resamples.counts, own)
+        observed = net_benefit(truth, values, thresholds, own, everyone)[0]
+        drawn = resamples.apply(partial(net_benefit, truth, values, thresholds, own))
         table[model] = [
             {
                 "threshold": threshold,

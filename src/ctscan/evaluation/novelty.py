@@ -49,6 +49,11 @@ class NoveltyDetector(NamedTuple):
         larger: Features = both.max(axis=1) / self.scales[2]
         return larger
 
+    def unfamiliar_greys(self, slices: Images) -> npt.NDArray[np.bool_]:
+        """Whether the greys of slices (n, s, s) alone, whatever their features, give a novelty score above 1: (n,)."""
+        far: npt.NDArray[np.bool_] = _deviations(self, slices) / self.scales[1] / self.scales[2] > 1
+        return far
+
     def save(self, path: Path) -> None:
         """Write an .npz file. NumPy puts no time into it, so equal detectors are equal bytes."""
         np.savez(path, **self._asdict())
@@ -65,16 +70,20 @@ def load_detector(path: Path) -> NoveltyDetector:
         raise UserError(f"{path}: damaged ({reason}); get it again with `dvc checkout --force {path}`") from None
 
 
-def with_features(classifier: keras.Model) -> keras.Model:
-    """The fine-tuned `classifier` with a second output: its pooled features (n, d), from the same pass."""
-    return keras.Model(classifier.input, [classifier.output, classifier.get_layer("pooling").output])
+def with_features(classifier: keras.Model, maps: bool = False) -> keras.Model:
+    """The fine-tuned `classifier` with a second output, from the same pass: its pooled features (n, d).
+
+    With `maps` there is a third, the feature maps (n, h, w, d) that are pooled.
+    """
+    pooling = classifier.get_layer("pooling")
+    return keras.Model(classifier.input, [classifier.output, pooling.output, *([pooling.input] if maps else [])])
 
 
 def observe(network: Network, slices: Images, title: str) -> tuple[Features, Features]:
     """Probabilities (n,) and features (n, d) float64 that `network` gives of slices (n, s, s, 1)."""
     starts = tqdm(range(0, len(slices), INFERENCE_BATCH), desc=title, unit="batch")
-    batches = [network(slices[start : start + INFERENCE_BATCH]) for start in starts]
-    probabilities, features = (np.concatenate(outputs).astype(float) for outputs in zip(*batches, strict=True))
+    batches = [network(slices[start : start + INFERENCE_BATCH])[:2] for start in starts]
+    probabilities, features = (np.concatenate([batch[at] for batch in batches]).astype(float) for at in (0, 1))
     return probabilities[:, 0], features
 
 
@@ -122,8 +131,13 @@ def measure_detector(
     """
 
     def found_unfamiliar(kind: str, images: Images) -> float:
-        _, features = observe(network, images[..., None], f"novelty scores, {kind}")
-        return float((detector.score(images, features) > 1).mean())
+        unfamiliar = detector.unfamiliar_greys(images)
+        # The other distance can only add to what the greys alone show, so the network need not see those images.
+        doubtful = images[~unfamiliar]
+        if len(doubtful):
+            _, features = observe(network, doubtful[..., None], f"novelty scores, {kind}")
+            unfamiliar[~unfamiliar] = detector.score(doubtful, features) > 1
+        return float(unfamiliar.mean())
 
     some = test[:: max(1, len(test) // DRAWN)][:DRAWN]
     return {
@@ -136,9 +150,15 @@ def measure_detector(
 
 
 def _distances(detector: NoveltyDetector, slices: Images, features: Features) -> tuple[Features, Features]:
-    nearest = cdist(_unit(features), detector.references).min(axis=1)
+    nearest: Features = cdist(_unit(features), detector.references).min(axis=1)
+    return nearest, _deviations(detector, slices)
+
+
+def _deviations(detector: NoveltyDetector, slices: Images) -> Features:
+    """Mahalanobis' distance (n,) from the training images on the statistics of slices (n, s, s)."""
     deviation = _statistics(slices) - detector.centre
-    return nearest, np.sqrt(np.einsum("ni,ij,nj->n", deviation, detector.precision, deviation))
+    distances: Features = np.sqrt(np.einsum("ni,ij,nj->n", deviation, detector.precision, deviation))
+    return distances
 
 
 def _tolerance_limit(distances: Features) -> float:

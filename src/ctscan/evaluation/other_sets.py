@@ -87,19 +87,24 @@ def measure(
     labels: metrics.Labels, scores: metrics.Scores, threshold: float, resamples: intervals.Resamples
 ) -> dict[str, dict[str, float]]:
     """Each of `METRICS`, in [0, 1]: `value`, and the ends `low` and `high` of its 95 % interval."""
-    counts = np.concatenate([np.ones((1, len(labels))), resamples.counts])
     called = scores >= threshold
-    positives, all_images = counts @ labels, counts.sum(axis=1)
-    true, true_negatives = counts @ (called & (labels == 1)), counts @ (~called & (labels == 0))
-    columns = {
-        "roc_auc": intervals.weighted_auc(labels, scores, counts),
-        "accuracy": (true + true_negatives) / all_images,
-        "sensitivity": true / positives,
-        "specificity": true_negatives / (all_images - positives),
-    }
+
+    def measured(counts: intervals.Counts) -> np.ndarray:
+        """The metrics `METRICS`, in that order, in each row of `counts` (b, n): (b, metrics)."""
+        positives, all_images = counts @ labels, counts.sum(axis=1)
+        true, true_negatives = counts @ (called & (labels == 1)), counts @ (~called & (labels == 0))
+        columns = {
+            "roc_auc": intervals.weighted_auc(labels, scores, counts),
+            "accuracy": (true + true_negatives) / all_images,
+            "sensitivity": true / positives,
+            "specificity": true_negatives / (all_images - positives),
+        }
+        return np.column_stack([columns[metric] for metric in METRICS])
+
+    observed, drawn = measured(np.ones((1, len(labels))))[0], resamples.apply(measured)
     return {
-        metric: {"value": float(columns[metric][0]), **intervals.percentile_interval(columns[metric][1:])}
-        for metric in METRICS
+        metric: {"value": float(value), **intervals.percentile_interval(column)}
+        for metric, value, column in zip(METRICS, observed, drawn.T, strict=True)
     }
 
 

@@ -33,7 +33,7 @@ def by_patient(scores: npt.ArrayLike, groups: npt.ArrayLike, threshold: float) -
     """
     values = np.asarray(scores, dtype=np.float64)
     names, code = np.unique(np.asarray(groups), return_inverse=True)
-    slices = [values[code == at] for at in range(len(names))]
+    slices = np.split(values[np.argsort(code, kind="stable")], np.cumsum(np.bincount(code))[:-1])
     table = pd.DataFrame({"group": names, "slices": [len(own) for own in slices]})
     for rule, score in RULES.items():
         table[rule] = [score(own, threshold) for own in slices]

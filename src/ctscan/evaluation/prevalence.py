@@ -9,7 +9,7 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.evaluation.calibration import CLIP
-from ctscan.evaluation.intervals import LEVEL, Counts, Resamples, percentile_interval
+from ctscan.evaluation.intervals import AT_ONCE, LEVEL, Counts, Resamples, percentile_interval
 from ctscan.evaluation.metrics import Scores, checked
 
 import numpy as np
@@ -17,7 +17,6 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 PREVALENCES = (0.01, 0.05, 0.2, 0.5)
-AT_ONCE = 4_000_000  # numbers that a block of resamples takes, so that memory does not grow with the images
 HALVINGS = 40  # of the interval that holds a prevalence: to 1e-12
 
 
@@ -32,11 +31,16 @@ def predictive_values(
     """
     truth, values = checked(labels, scores, name)
     called = values >= threshold
-    counts = np.concatenate([np.ones((1, len(truth))), resamples.counts])
-    positives = counts @ truth
-    negatives = counts.sum(axis=1) - positives
-    sensitivity = counts @ (called & (truth == 1)) / positives
-    specificity = counts @ (~called & (truth == 0)) / negatives
+
+    def rates(counts: Counts) -> npt.NDArray[np.float64]:
+        """Sensitivity and specificity in each row of `counts` (b, n): (b, 2)."""
+        positives = counts @ truth
+        negatives = counts.sum(axis=1) - positives
+        found, cleared = counts @ (called & (truth == 1)), counts @ (~called & (truth == 0))
+        return np.column_stack([found / positives, cleared / negatives])
+
+    everyone = np.ones((1, len(truth)))
+    sensitivity, specificity = np.concatenate([rates(everyone), resamples.apply(rates)]).T
     rows = []
     for prevalence in PREVALENCES:
         row = {"prevalence": prevalence}

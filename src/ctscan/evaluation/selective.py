@@ -1,5 +1,7 @@
 """Measure how the errors of a model fall as it leaves out the images that it is least sure of."""
 
+from functools import partial
+
 from ctscan.evaluation.intervals import Counts, Resamples, percentile_interval, percentiles
 from ctscan.evaluation.metrics import Scores, checked
 
@@ -36,7 +38,7 @@ def risk_coverage(
     wrong = ((values >= threshold) != truth).astype(float)
     ranked = np.asarray(trust, dtype=np.float64)
     observed = _risk(wrong, ranked, np.ones((1, len(truth))))[0]
-    low, high = percentiles(_risk(wrong, ranked, resamples.counts))
+    low, high = percentiles(resamples.apply(partial(_risk, wrong, ranked)))
     columns = {"coverage": COVERAGES, "risk": observed, "low": low, "high": high}
     return [dict(zip(columns, row, strict=True)) for row in np.column_stack(list(columns.values())).tolist()]
 
@@ -64,7 +66,8 @@ def accuracy_at_coverage(
     right = (values >= threshold) == truth
     ranked = np.asarray(trust, dtype=np.float64)
     wrong = (~right).astype(float)
-    observed, drawn = (1 - _risk(wrong, ranked, each) for each in (np.ones((1, len(truth))), resamples.counts))
+    observed = 1 - _risk(wrong, ranked, np.ones((1, len(truth))))
+    drawn = 1 - resamples.apply(partial(_risk, wrong, ranked))
     rows = []
     for coverage in REPORTED:
         at = int(np.argmin(np.abs(COVERAGES - coverage)))

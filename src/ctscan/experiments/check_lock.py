@@ -5,7 +5,7 @@ import re
 import subprocess
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import attempt
+from ctscan.experiments.programs import attempt, reason
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"dvc.lock is not in step at {', '.join(stale)}: run `dvc repro` and commit dvc.lock, metrics, plots"
         )
     if dry.returncode:
-        raise UserError(f"dvc.lock can't be checked: {dry.stderr.strip()}")
+        raise UserError(f"dvc.lock can't be checked: {reason(dry.stderr)}")
     print("dvc.lock is in step with code, params, metrics and plots")
     return 0

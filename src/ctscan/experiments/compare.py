@@ -7,6 +7,7 @@ from typing import Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
 from ctscan.core.params import parse_lock
+from ctscan.experiments.programs import calling_dvc
 
 import dvc.api
 
@@ -64,7 +65,8 @@ def params_table(revisions: Sequence[str]) -> Table:
 
 def params(revision: str) -> dict[str, Any]:
     """params.yaml, flat: `{"lr": 0.0001, "split.strategy": "random"}`."""
-    return _flat(dvc.api.params_show("params.yaml", rev=_commit(revision)))
+    with calling_dvc():
+        return _flat(dvc.api.params_show("params.yaml", rev=_commit(revision)))
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -76,14 +78,15 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_details(revision: str) -> dict[str, Any]:
     """What metrics/details.json holds at `revision`. Raises `UserError` where it holds no run."""
-    return parse_record(_read(str(DETAILS), revision))
+    return parse_record(_read(str(DETAILS), revision), str(DETAILS))
 
 
 def _read(path: str, revision: str) -> str:
     try:
         if revision == WORK_TREE:
             return Path(path).read_text(encoding="utf-8")
-        return str(dvc.api.read(path, rev=_commit(revision)))
+        with calling_dvc():
+            return str(dvc.api.read(path, rev=_commit(revision)))
     except FileNotFoundError:
         raise UserError(f"{revision}: {path} is missing; run the pipeline with `make repro`") from None
 

@@ -1,14 +1,15 @@
 """Read the plots of one run or of several from DVC, and put them in the order in which a reader wants them."""
 
+import argparse
 import json
-import subprocess
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import attempt
+from ctscan.experiments.compare import is_evaluated
+from ctscan.experiments.programs import calling_dvc, read_program
 
 import vl_convert
 
@@ -53,22 +54,29 @@ class Picture(NamedTuple):
     data: bytes
 
 
+def add_revisions(parser: argparse.ArgumentParser) -> None:
+    """The argument that names the revisions whose plots are wanted."""
+    parser.add_argument(
+        "revisions", nargs="*", metavar="REVISION", help="a commit, branch or experiment (default: the work tree)"
+    )
+
+
 def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[str]]:
     """Plots of the revisions, or, given none, of the work tree, in the order of dvc.yaml; and DVC's names of them.
 
-    Given one revision, DVC compares the work tree with it. The work tree's name is `workspace`.
+    Given one revision, DVC compares the work tree with it. The work tree's name is `workspace`. Of a revision that was
+    not evaluated the test plots are left out.
 
     Raises:
         UserError: DVC knows no such revision, or there is nothing to plot.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = ["dvc", "plots", "diff" if revisions else "show", *revisions]
-        answer = attempt(*command, "--json", "--out", folder, stdout=subprocess.PIPE)
-        if answer.returncode:
-            raise UserError(f"`{' '.join(command)}` failed; DVC's message stands above")
+        with calling_dvc():
+            answer = json.loads(read_program(*command, "--json", "--out", folder))
         plots: list[Chart | Picture] = []
         names: dict[str, None] = {}
-        for name, parts in json.loads(answer.stdout)["data"].items():
+        for name, parts in answer.get("data", {}).items():
             for part in parts:
                 names |= dict.fromkeys(part["revisions"])
                 if part["type"] == "image":
@@ -79,10 +87,11 @@ def read_plots(revisions: Sequence[str]) -> tuple[list[Chart | Picture], list[st
         raise UserError("there is nothing to plot; run the pipeline with `make repro`")
     # DVC names the work tree first; a reader wants what was asked for, then what it is compared with.
     given = list(revisions)
-    return plots, sorted(names, key=lambda name: given.index(name) if name in given else len(given))
+    ordered = sorted(names, key=lambda name: given.index(name) if name in given else len(given))
+    return _without_test_plots(plots, [name for name in ordered if not is_evaluated(name)]), ordered
 
 
-def without_test_plots(plots: Sequence[Chart | Picture], revisions: Collection[str]) -> list[Chart | Picture]:
+def _without_test_plots(plots: Sequence[Chart | Picture], revisions: Collection[str]) -> list[Chart | Picture]:
     """Leave out what evaluate drew of `revisions`, which were not evaluated, so that it drew another run's models."""
     kept: list[Chart | Picture] = []
     for plot in plots:

@@ -1,4 +1,4 @@
-"""Write down what the last digits of a run may depend on: processor, threads, library versions.
+"""Write down what the last digits of a run may depend on: processor, GPUs, threads, library versions.
 
 `ctscan environment` writes metrics/environment.json. The file is no output of a stage, because it may change.
 """
@@ -29,7 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Processor, its vector extensions, thread counts, oneDNN switch and versions; no host, path or time."""
+    """Processor, its vector extensions, number of GPUs, threads, oneDNN switch, versions; no host, path or time."""
+    import tensorflow as tf  # takes seconds, which help should not wait for
+
     processor, flags = _processor()
     return {
         "system": platform.system(),
@@ -37,6 +39,7 @@ def environment() -> dict[str, Any]:
         "processor": processor,
         "vector_extensions": [flag for flag in FLAGS if flag in flags],
         "cpus": os.cpu_count(),
+        "gpus": len(tf.config.list_physical_devices("GPU")),  # all of them train together
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "intra_op_threads": os.environ.get("TF_NUM_INTRAOP_THREADS", "default"),
         "inter_op_threads": os.environ.get("TF_NUM_INTEROP_THREADS", "default"),

@@ -3,6 +3,8 @@
     ctscan sweep split.folds=5 split.fold=0,1,2,3,4 --until evaluate
     ctscan folds
 
+`--on slurm` has the sweep done on many machines (docs/cluster.md); to pool takes seconds.
+
 Takes the experiments of DVC's that are named, or all of this commit whose split.folds is above 1. They have to be all
 folds of one split, and to differ in nothing else: neither in params nor in code nor in data. Writes
 metrics/folds/STRATEGY.json, the pooled predictions beside it as CSV, and pictures in plots/folds_STRATEGY; none of them
@@ -19,16 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import publish, write_json
-from ctscan.core.params import Params, validate
+from ctscan.core.params import LOCK_FILE, Params, parse_lock, validate
+from ctscan.experiments.programs import calling_dvc, reason
 from ctscan.experiments.studies import changes
-
-import yaml
 
 if TYPE_CHECKING:  # help should not wait for it
     import pandas as pd
 
 RESULTS, PLOTS = Path("metrics/folds"), Path("plots")
-LOCK, PREDICTED = "dvc.lock", "predictions.csv"
+PREDICTED = "predictions.csv"
 PARTS = ("accuracy", "roc_auc")  # what the printed table has of each fold
 NOTE = "Pooled predictions of all folds: each image is judged by the models of the fold that it was not trained in."
 
@@ -39,6 +40,7 @@ class Fold(NamedTuple):
     experiment: str  # its name or revision
     params: dict[str, Any]  # params.yaml, nested
     inputs: dict[str, str]  # hash of each file or folder of code and data that its stages read, by path
+    model: str  # md5 of the fine-tuned model's file
     predictions: str  # CSV
 
 
@@ -62,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         "experiments": [fold.experiment for fold in folds],
         "params": {**folds[0].params, "split": {**folds[0].params["split"], "fold": None}},
         "inputs": folds[0].inputs,
+        "finetuned_md5": [fold.model for fold in folds],
     }
     strategy = params.split.strategy
     with publish(PLOTS / f"folds_{strategy}") as folder:
@@ -82,7 +85,9 @@ def fold_experiments() -> list[str]:
     import dvc.api
 
     found = []
-    for row in dvc.api.exp_show():
+    with calling_dvc():
+        rows = dvc.api.exp_show()
+    for row in rows:
         number = row.get("split.folds", row.get("params.yaml:split.folds"))
         if row.get("Experiment") and row.get("State") not in ("Queued", "Running", "Failed") and (number or 1) > 1:
             found.append(str(row["Experiment"]))
@@ -100,24 +105,20 @@ def read_fold(experiment: str) -> Fold:
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
 
-    try:
-        params = dvc.api.params_show("params.yaml", rev=experiment)
-        lock = yaml.safe_load(dvc.api.read(LOCK, rev=experiment))
-        predictions = dvc.api.read(PREDICTED, rev=experiment)
-    except (DvcException, SCMError, FileNotFoundError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{experiment}: no {PREDICTED} of such an experiment ({reason}); run it as far as evaluate, or get it with "
-            "`dvc exp pull`"
-        ) from None
-    return Fold(experiment, params, _inputs(lock), predictions)
-
-
-def _inputs(lock: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of what the stages read and none of them makes."""
-    stages = lock["stages"].values()
-    made = {out["path"] for stage in stages for out in stage.get("outs", [])}
-    return {dep["path"]: dep["md5"] for stage in stages for dep in stage.get("deps", []) if dep["path"] not in made}
+    with calling_dvc():
+        try:
+            params = dvc.api.params_show("params.yaml", rev=experiment)
+            lock = dvc.api.read(str(LOCK_FILE), rev=experiment)
+            predictions = dvc.api.read(PREDICTED, rev=experiment)
+        except (DvcException, SCMError, FileNotFoundError) as error:
+            raise UserError(
+                f"{experiment}: no {PREDICTED} of such an experiment ({reason(str(error))}); run it as far as "
+                "evaluate, or get it with `dvc exp pull`"
+            ) from None
+    stages = parse_lock(lock, f"{LOCK_FILE} of {experiment}").values()
+    made = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+    read = {dep["path"]: dep["md5"] for stage in stages for dep in stage.get("deps", []) if dep["path"] not in made}
+    return Fold(experiment, params, read, made["models/finetuned.keras"], predictions)
 
 
 def check_folds(folds: Sequence[Fold]) -> list[Fold]:

@@ -9,15 +9,15 @@ import json
 from html import escape
 from pathlib import Path
 
-from ctscan.experiments.compare import Table, headline_table, is_evaluated, params_table
+from ctscan.experiments.compare import Table, headline_table, params_table
 from ctscan.experiments.dvc_plots import (
     CONFIG,
     Chart,
     Picture,
+    add_revisions,
     in_sections,
     read_plots,
     vega_script,
-    without_test_plots,
 )
 
 PAGE = Path("dvc_plots/index.html")
@@ -43,15 +43,12 @@ EMBED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which revisions to show."""
-    parser.add_argument(
-        "revisions", nargs="*", metavar="REVISION", help="a commit, branch or experiment (default: the work tree)"
-    )
+    add_revisions(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where a revision holds no run."""
     plots, revisions = read_plots(arguments.revisions)
-    plots = without_test_plots(plots, [revision for revision in revisions if not is_evaluated(revision)])
     tables = headline_table(revisions), params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
     sections = {
         heading: f"<div class='plots'>{''.join(map(_figure, members))}</div>"

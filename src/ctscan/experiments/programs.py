@@ -1,11 +1,17 @@
 """Run git and DVC for the commands that compare, record and check runs."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ctscan.core.errors import UserError
+from ctscan.core.files import refuse_conflict
+from ctscan.core.params import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE
 
 
 def attempt(
@@ -19,33 +25,91 @@ def attempt(
     Args:
         at: the folder to run in; by default the current one.
         stdout: as `subprocess.run` takes it, and so is `stderr`; by default both go to the screen.
+
+    Raises:
+        UserError: the program is not installed, or a file that DVC is about to read holds a merge conflict, of which
+            DVC says many lines and some of its commands nothing.
     """
+    called, environment = _call(command, at)
+    with _installed(command[0]):
+        return subprocess.run(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True, check=False)
+
+
+def start(*command: str, at: Path, stdout: int, stderr: int) -> subprocess.Popen[str]:
+    """Start `command` as `attempt` does and do not wait for it."""
+    called, environment = _call(command, at)
+    with _installed(command[0]):
+        return subprocess.Popen(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True)
+
+
+@contextmanager
+def _installed(program: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"`{program}` is not installed, or not on the PATH; install it") from None
+
+
+def _call(command: tuple[str, ...], at: Path | None) -> tuple[list[str], dict[str, str]]:
     program, *arguments = command
+    if program == "dvc":
+        _refuse_conflicts(at or Path())
     called = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return subprocess.run(
-        [*called, *arguments],
-        cwd=at,
-        env={**os.environ, "PATH": path},
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-        check=False,
-    )
+    return [*called, *arguments], {**os.environ, "PATH": path}
 
 
 def run_program(*command: str, at: Path | None = None) -> None:
     """Run `command` as `attempt` does. Raises `UserError` if it fails, after what it says itself on the screen."""
-    _require_success(command, attempt(*command, at=at))
+    if attempt(*command, at=at).returncode:
+        raise UserError(f"`{' '.join(command)}` failed; its message stands above")
 
 
 def read_program(*command: str, at: Path | None = None) -> str:
-    """What `command` prints on stdout; its stderr goes to the screen. Raises `UserError` if it fails."""
-    done = attempt(*command, at=at, stdout=subprocess.PIPE)
-    _require_success(command, done)
+    """What `command` prints on stdout; its warnings go to the screen.
+
+    Raises:
+        UserError: it fails; with what it says on stderr, in one line.
+    """
+    done = attempt(*command, at=at, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode:
+        raise UserError(f"`{' '.join(command)}` failed: {reason(done.stderr)}")
+    sys.stderr.write(done.stderr)
     return done.stdout
 
 
-def _require_success(command: tuple[str, ...], done: subprocess.CompletedProcess[str]) -> None:
-    if done.returncode:
-        raise UserError(f"`{' '.join(command)}` failed; its message stands above")
+def reason(said: str) -> str:
+    """What git or DVC `said` of a failure, as one line, without DVC's offer of help."""
+    lines = (line.strip() for line in said.splitlines() if not line.startswith("Having any troubles?"))
+    return " ".join(line for line in lines if line) or "it does not say why"
+
+
+def status(*targets: str, at: Path | None = None) -> dict[str, Any]:
+    """What DVC finds changed in each of `targets` that is not up to date, as `dvc status --json` has it.
+
+    `dvc status --quiet` gives 1 both where something has changed and where DVC could not look. Raises `UserError` for
+    the latter.
+    """
+    found: dict[str, Any] = json.loads(read_program("dvc", "status", "--json", *targets, at=at))
+    return found
+
+
+@contextmanager
+def calling_dvc() -> Iterator[None]:
+    """Surround calls of DVC's own library. Raises `UserError`, in one line, for what DVC or git refuse."""
+    from dvc.exceptions import DvcException  # help should not wait for it
+    from scmrepo.exceptions import SCMError
+
+    _refuse_conflicts(Path())
+    # libgit2, which DVC calls, does not say what git says: how to use the repository of another user.
+    read_program("git", "rev-parse", "--git-dir")
+    try:
+        yield
+    except (DvcException, SCMError) as error:
+        raise UserError(f"DVC refuses: {reason(str(error))}") from None
+
+
+def _refuse_conflicts(folder: Path) -> None:
+    for path in (folder / name for name in (LOCK_FILE, PARAMS_FILE, PIPELINE_FILE)):
+        if path.is_file():
+            refuse_conflict(path.read_text(encoding="utf-8"), str(path))

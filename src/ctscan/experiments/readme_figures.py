@@ -1,13 +1,13 @@
-"""Draw the pictures of README.md: random against blocked split from recorded results, and a strip of synthetic slices.
+"""Draw the pictures of the pages: three tests of one network, random against blocked split, and synthetic slices.
 
 The same files and library versions give the same bytes.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ctscan.core.files import read_json, read_record
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import numpy as np
@@ -15,6 +15,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 FOLDER = Path("docs/images")
 STRATEGIES = ("random", "blocked")
+# Recorded studies of one protocol on the real images: the study's hold-out, and the folds of a blocked split, of whose
+# models one was scored on the other source.
+HOLD_OUT, FOLDS, OTHER_SOURCE = "xception-random", "xception-blocked", "covid-ct"
 SHOWN = {"COVID, synthetic": (True, (1, 2)), "non-COVID, synthetic": (False, (1, 2))}  # patients of each class
 POSITION = 2  # of the four slices of a patient
 CELL = (270, 200)  # pixels, width and height of a slice
@@ -31,14 +34,73 @@ class Style(NamedTuple):
     width: float = 1.5
 
 
+class Tested(NamedTuple):
+    """ROC AUCs on one test: `{"roc_auc": ..., "low": ..., "high": ...}` by the name of a model or control."""
+
+    name: str
+    images: int
+    aucs: dict[str, dict[str, float]]
+
+
 STYLES = {
     "hog_svm": Style("HOG + linear SVM", "#009E73", "^", "-."),
-    "initial": Style("Network", "#0072B2", "o", "-", 2.6),
+    "initial": Style("Network, initial", "#0072B2", "o", "-", 2.6),
+    "finetuned": Style("Network, fine-tuned", "#D55E00", "o", "-", 2.6),
     "nearest_neighbour": Style("Nearest neighbour\non thumbnails", "#CC79A7", "s", "--"),
     "image_border": Style("Image border alone", "#56B4E9", "D", ":"),
     "image_size": Style("Image size alone", "#E69F00", "v", (0, (6, 2, 1, 2, 1, 2))),
     "shuffled_labels": Style("Shuffled labels", "0.45", "x", (0, (1, 3))),
 }
+
+
+def read_three_tests(root: Path) -> tuple[Tested, Tested, Tested]:
+    """The random hold-out, all folds of the blocked split, and the other source, as recorded under `root`/studies."""
+    studies = root / "studies"
+    details = read_record(studies / HOLD_OUT / "metrics/details.json")
+    split = read_record(studies / HOLD_OUT / "metrics/split.json")
+    pooled = read_json(studies / FOLDS / "folds.json")
+    external = read_json(studies / FOLDS / f"external/{OTHER_SOURCE}.json")["external"]
+    auc = external["metrics"]["roc_auc"]
+    return (
+        Tested("random split", split["test_positive"] + split["test_negative"], _by_name(details["controls"])),
+        Tested("blocked split", pooled["images"], _by_name(pooled["controls"])),
+        Tested(
+            "another source",
+            external["slices"],
+            {"finetuned": {"roc_auc": auc["value"], "low": auc["low"], "high": auc["high"]}},
+        ),
+    )
+
+
+def draw_three_tests(root: Path, path: Path) -> None:
+    """ROC AUC with its 95 % interval of the network and of two baselines on three tests, as a PNG of 880 pixels."""
+    from matplotlib.figure import Figure
+
+    tests = read_three_tests(root)
+    figure = Figure(figsize=(4.4, 3.9), layout="constrained")
+    axis = figure.subplots()
+    shown = ("finetuned", "initial", "hog_svm", "nearest_neighbour")
+    for place, test in enumerate(tests):
+        names = [name for name in shown if name in test.aucs]
+        for order, name in enumerate(names):
+            style, auc = STYLES[name], test.aucs[name]
+            ends = np.array([[auc["roc_auc"] - auc["low"]], [auc["high"] - auc["roc_auc"]]])
+            across = place + 0.16 * (order - (len(names) - 1) / 2)
+            axis.errorbar(
+                across, auc["roc_auc"], ends, color=style.colour, marker=style.marker, linestyle="none",
+                markersize=6, elinewidth=1.4, capsize=3, label=style.name.replace("\n", " ") if place == 0 else None,
+            )  # fmt: skip
+    axis.axhline(0.5, color="0.75", linewidth=0.8, zorder=0)
+    ticks = [f"{test.name}\n{test.images} slices" for test in tests]
+    axis.set_xticks(range(len(tests)), ticks, fontsize=9)
+    axis.set(xlim=(-0.5, len(tests) - 0.5), ylim=(0.4, 1.01))
+    axis.set_ylabel("test ROC AUC with its 95 % interval (0.5: chance)", fontsize=9)
+    axis.tick_params(axis="y", labelsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title("The fairer the test, the less is left", fontsize=10, weight="bold", loc="left")
+    axis.legend(loc="lower left", fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
 
 
 def draw_random_against_blocked(root: Path, path: Path) -> None:
@@ -50,11 +112,13 @@ def draw_random_against_blocked(root: Path, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    results = [_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in STRATEGIES]
+    results = [read_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in STRATEGIES]
     given = results[1]["settings"]
     figure = Figure(figsize=(4.4, 4.3), layout="constrained")
     axis = figure.subplots()
-    for place, (name, style) in enumerate(STYLES.items()):
+    shown = [name for name in STYLES if name != "finetuned"]  # the repeats end with the initial model
+    for place, name in enumerate(shown):
+        style = STYLES[name]
         aucs = [_aucs(result, name) for result in results]
         means = np.array([values.mean() for values in aucs])
         ends = np.abs([[values.min() for values in aucs], [values.max() for values in aucs]] - means)
@@ -110,15 +174,16 @@ def draw_all(root: Path, folder: Path) -> None:
 
 
 PICTURES: Mapping[str, Callable[[Path, Path], None]] = {
+    "three-tests.png": draw_three_tests,
     "random-against-blocked.png": draw_random_against_blocked,
     "synthetic-slices.png": lambda root, path: draw_slices(path),
 }
 
 
+def _by_name(controls: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    return {row["name"]: {key: row[key] for key in ("roc_auc", "low", "high")} for row in controls}
+
+
 def _aucs(result: Mapping[str, Any], name: str) -> np.ndarray:
     """(k,) the test ROC AUC of one model or control in each of the k splits."""
     return np.array([{**run["models"], **run["baselines"]}[name]["roc_auc"] for run in result["repeats"]])
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -11,10 +11,9 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
-from ctscan.experiments.readme_figures import FOLDER, STYLES, draw_all
+from ctscan.core.params import parse_yaml
+from ctscan.experiments.readme_figures import FOLDER, HOLD_OUT, STYLES, draw_all, read_three_tests
 from ctscan.experiments.spread import label, table
-
-import yaml
 
 PAGES = (
     "README.md",
@@ -25,9 +24,7 @@ PAGES = (
 )
 MODELS = ("initial", "finetuned")
 BASELINES = ("nearest_neighbour", "hog_svm")
-# Two recorded studies that differ in the split alone, and the repeats over seeds of both splits.
-BOTH_SPLITS = {"random split": "random-split", "blocked split": "blocked-split"}
-REPEATED = ("random", "blocked")
+REPEATED = ("random", "blocked")  # the splits whose repeats over seeds are recorded
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
 TIMED = {
     "phase_1": "phase 1, initial",
@@ -77,39 +74,34 @@ def sample_run(root: Path) -> str:
     # Here and below, as scikit-learn takes half a second that help can do without.
     from ctscan.evaluation.tables import run_tables
 
-    details = _json(root / "metrics/details.json")
+    details = read_record(root / "metrics/details.json")
     return f"```text\n{run_tables({model: details[model] for model in MODELS})}\n```"
 
 
 def finding(root: Path) -> str:
-    """What the split does to the network and to both baselines, over seeds, as a sentence."""
-    records = [_json(root / f"studies/random-vs-blocked/{strategy}.json") for strategy in REPEATED]
-    given = records[-1]["settings"]
-    parts = []
-    for kind, name in (("models", "initial"), *(("baselines", name) for name in reversed(BASELINES))):
-        before, after = (_short(record["summary"][kind][name]["roc_auc"]["mean"]) for record in records)
-        parts.append(f"{_named(name)} **{before} → {after}**")
+    """What is left of the fine-tuned network's ROC AUC on fairer tests, as a sentence."""
+    tests = read_three_tests(root)
+    random, blocked, other = (test.aucs["finetuned"] for test in tests)
+    hog = tests[1].aucs["hog_svm"]
     return (
-        f"Mean test ROC AUC over {len(given['seeds'])} splits, random → blocked (blocks of "
-        f"{given['split']['block_size']} file numbers stay together): {', '.join(parts)}."
+        f"Test ROC AUC of the fine-tuned network: on the study's random split **{_cell(random)}**; where neighbouring "
+        f"slices stay together **{_cell(blocked)}**, beside {_cell(hog)} of {_named('hog_svm')}; on the slices of "
+        f"another source **{_cell(other)}**."
     )
 
 
-def both_splits(root: Path) -> str:
-    """ROC AUC of the study, and of models and baselines here on a random and on a blocked split, as Markdown."""
-    rows = [["test ROC AUC (95 % interval)", *BOTH_SPLITS]]
-    published = _json(root / "studies/published.json")["rows"]
+def three_tests(root: Path) -> str:
+    """ROC AUC of the study, and of models and baselines here on each of the three tests, as Markdown."""
+    tests = read_three_tests(root)
+    published = read_record(root / "studies/published.json")["rows"]
+    rows = [["test ROC AUC (95 % interval)", *(test.name for test in tests)]]
     for model, row in zip(MODELS, published, strict=False):
-        rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), "not reported"])
-    folders = [root / "studies" / name for name in BOTH_SPLITS.values()]
-    runs = [_json(folder / "metrics/details.json") for folder in folders]
-    for model in MODELS:
-        cells = (_between(run[model]["test"]["roc_auc"], run[model]["intervals"]["roc_auc"]) for run in runs)
-        rows.append([f"here, {label(model)}", *cells])
-    for name in BASELINES:
-        controls = [row for run in runs for row in run["controls"] if row["name"] == name]
-        rows.append([f"here, {_named(name)}", *(_between(row["roc_auc"], row) for row in controls)])
-    params = yaml.safe_load((folders[0] / "params.yaml").read_text(encoding="utf-8"))
+        rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), *["not reported"] * 2])
+    for name in (*MODELS, *BASELINES):
+        title = label(name) if name in MODELS else _named(name)
+        cells = (_cell(test.aucs[name]) if name in test.aucs else "not scored" for test in tests)
+        rows.append([f"here, {title}", *cells])
+    params = parse_yaml((root / "studies" / HOLD_OUT / "params.yaml").read_text(encoding="utf-8"))
     about = f"Here: {params['backbone']}, `weights: {params['weights']}`, {params['image_size']} pixels."
     return f"{_markdown(rows)}\n\n{about}"
 
@@ -119,10 +111,9 @@ def results(root: Path) -> str:
     from ctscan.evaluation.metrics import HEADLINE
 
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
-    for row in _json(root / "studies/published.json")["rows"]:
+    for row in read_record(root / "studies/published.json")["rows"]:
         rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
-    for title, folder in _runs(root, ""):
-        details = _json(folder / "metrics/details.json")
+    for title, folder, details in _reports(root):
         for model in MODELS:
             report = details[model]
             cells = (_between(report["test"][metric], report["intervals"][metric]) for metric in HEADLINE)
@@ -141,7 +132,7 @@ def results(root: Path) -> str:
 def random_against_blocked(root: Path) -> str:
     """Every figure of the repeats over seeds, a column for each split, and below what they belong to, as Markdown."""
     folder = root / "studies/random-vs-blocked"
-    return table([_json(folder / f"{strategy}.json") for strategy in REPEATED])
+    return table([read_record(folder / f"{strategy}.json") for strategy in REPEATED])
 
 
 def novelty_and_maps(root: Path) -> str:
@@ -157,7 +148,7 @@ def novelty_and_maps(root: Path) -> str:
         ]
     ]
     for title, folder in _runs(root, "../studies/"):
-        details = _json(folder / "metrics/details.json")
+        details = read_record(folder / "metrics/details.json")
         detector, levels = details["novelty"], details["saliency"]["levels"]
         marked = (
             ", ".join(f"{label(kind)} {_short(share)}" for kind, share in detector[group].items())
@@ -173,7 +164,7 @@ def novelty_and_maps(root: Path) -> str:
 
 def benchmark(root: Path) -> str:
     """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
-    result = _json(root / "benchmarks/results.json")["comparison"]
+    result = read_record(root / "benchmarks/results.json")["comparison"]
     settings = result["settings"]
     images = sum(settings["images"].values())
     rows = [[f"{images} slices, {settings['epochs']} + {settings['finetune_epochs']} epochs", *TIMED.values()]]
@@ -187,7 +178,7 @@ def benchmark(root: Path) -> str:
 def growth(root: Path) -> str:
     """Seconds and memory of the way here on a set of images, on twice and on four times as many, as Markdown."""
     rows = [["images", "seconds", "ms for each further image", "peak memory"]]
-    for row in _json(root / "benchmarks/results.json")["growth"]["rows"]:
+    for row in read_record(root / "benchmarks/results.json")["growth"]["rows"]:
         further = row["seconds_per_further_image"]
         cells = [f"{row['seconds']:.0f}", f"{1000 * further:.0f}" if further else "", f"{row['peak_mib']:.0f} MiB"]
         rows.append([str(row["images"]), *cells])
@@ -197,13 +188,26 @@ def growth(root: Path) -> str:
 TABLES: Mapping[str, Callable[[Path], str]] = {
     "sample-run": sample_run,
     "finding": finding,
-    "both-splits": both_splits,
+    "three-tests": three_tests,
     "results": results,
     "random-against-blocked": random_against_blocked,
     "novelty-and-maps": novelty_and_maps,
     "benchmark": benchmark,
     "growth": growth,
 }
+
+
+def _reports(root: Path) -> list[tuple[str, Path, Any]]:
+    """The title, folder and report of the run at the top, of each recorded run, and of all folds of a recorded study.
+
+    A report holds what is known of each model, under its name, and `controls`.
+    """
+    found = [(title, folder, read_record(folder / "metrics/details.json")) for title, folder in _runs(root, "")]
+    for path in sorted((root / "studies").glob("*/folds.json")):
+        pooled, name = read_record(path), path.parent.name
+        title = f"[{name}]({name}), {pooled['folds']} folds pooled"
+        found.append((title, path.parent, {**pooled["models"], "controls": pooled["controls"]}))
+    return found
 
 
 def _runs(root: Path, studies: str) -> list[tuple[str, Path]]:
@@ -225,8 +229,8 @@ def _aucs(values: Mapping[str, float], form: str) -> list[str]:
     return [f"{values[column]:{form}}" for column in ("auc_initial", "auc_finetuned")]
 
 
-def _json(path: Path) -> Any:
-    return read_record(path)
+def _cell(auc: Mapping[str, float]) -> str:
+    return _between(auc["roc_auc"], auc)
 
 
 def _short(value: float) -> str:

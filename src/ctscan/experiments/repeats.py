@@ -1,11 +1,13 @@
 """Repeat the protocol with other seeds and say how its figures vary, which a single split hides.
 
     ctscan repeats [--strategy random|blocked|grouped] [--seeds 5] [--finetune]
+    ctscan repeats --strategy blocked --seeds 10 --on slurm --jobs 10
     ctscan repeats --show
 
 The first seed is `seed` of params.yaml, each next one is 1 more. Writes metrics/repeats/<strategy>.json and
 plots/repeats_<strategy>.png, which are no stage's outs, and says in the former what they belong to. --show prints what
-is there, strategies side by side, as Markdown.
+is there, strategies side by side, as Markdown. --on has each seed done by a worker (docs/cluster.md), and
+`--only SEED` is what that does.
 """
 
 import argparse
@@ -18,10 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from ctscan.core.errors import UserError
-from ctscan.core.files import SCRATCH, publish, read_record, write_json
+from ctscan.core.files import SCRATCH, publish, read_json, read_record, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.experiments.programs import attempt
+from ctscan.experiments.driver import add_engine_arguments, experiments_at_home, run_elsewhere
+from ctscan.experiments.programs import read_program, status
 from ctscan.experiments.spread import difference, settings, summary, table
+from ctscan.experiments.trials import SEEDS, experiment_refs
 
 import numpy as np
 
@@ -43,24 +47,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=5, metavar="K", help="how many (default 5)")
     parser.add_argument("--finetune", action="store_true", help="fine-tune as well, once a seed")
     parser.add_argument("--show", action="store_true", help="print the last results and do no more")
+    parser.add_argument("--only", type=int, metavar="SEED", help=f"write the record of one seed to {SEEDS}, no more")
+    add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where there is nothing to repeat or to show."""
     if arguments.show:
         show()
+        return 0
+    params = read_params()
+    strategy = arguments.strategy or params.split.strategy
+    params = params.model_copy(update={"split": params.split.model_copy(update={"strategy": strategy})})
+    if arguments.only is not None:
+        (record,) = repeat_here(params, [arguments.only], arguments.finetune)
+        with publish(SEEDS / f"{strategy}-{arguments.only}.json") as path:
+            write_json(path, record)
+        return 0
+    if arguments.seeds < 2:
+        raise UserError(f"--seeds {arguments.seeds}: it needs 2 or more, a single split has no spread")
+    seeds = range(params.seed, params.seed + arguments.seeds)
+    if arguments.on:
+        records = repeat_elsewhere(strategy, seeds, arguments)
     else:
-        run_seeds(read_params(), arguments.strategy, arguments.seeds, arguments.finetune)
+        records = repeat_here(params, seeds, arguments.finetune)
+    if records:
+        report(params, seeds, arguments.finetune, records)
     return 0
 
 
-def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool) -> None:
-    if count < 2:
-        raise UserError(f"--seeds {count}: it needs 2 or more, a single split has no spread")
+def repeat_here(params: Params, seeds: Sequence[int], finetuning: bool) -> list[dict[str, Any]]:
+    """The records of `repeat`, from features.npy. Raises `UserError` where that is not of today's params and images."""
     require_features()
     # Here, as TensorFlow takes seconds that help and --show can do without.
     from ctscan.core.seeds import make_deterministic
-    from ctscan.evaluation.figures import draw_repeats
     from ctscan.images.batches import image_batches
     from ctscan.images.manifest import read_manifest
     from ctscan.split.check import scan
@@ -69,9 +89,6 @@ def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool
 
     make_deterministic()
     keras.config.set_dtype_policy(params.precision)
-    split = params.split.model_copy(update={"strategy": strategy or params.split.strategy})
-    params = params.model_copy(update={"split": split})
-    seeds = range(params.seed, params.seed + count)
     folder = Path(params.dataset)
     found, features = scan(folder, params.classes, params.checks.min_size), np.load(FEATURES)
     names = found.manifest["path"].tolist()
@@ -79,17 +96,51 @@ def run_seeds(params: Params, strategy: str | None, count: int, finetuning: bool
         raise UserError(f"{FEATURES} is not of the images in {folder}; run `dvc repro` first")
     paths = [folder / name for name in names]
     images = np.concatenate([batch.numpy() for batch in image_batches(paths, params.image_size)])
+    return repeat(Material(found, paths, images, features), params, seeds, finetuning, SCRATCH)
 
-    repeats = repeat(Material(found, paths, images, features), params, seeds, finetuning, SCRATCH)
-    result: dict[str, Any] = {
-        "strategy": split.strategy,
-        "settings": settings(params, read_record(BACKBONE), seeds, finetuning),
-        "summary": summary(repeats),
-        "repeats": repeats,
+
+def repeat_elsewhere(strategy: str, seeds: Sequence[int], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The same records, each from a worker. There are none where they were only submitted.
+
+    Raises:
+        UserError: a seed has no record.
+    """
+    more = ["--finetune"] if arguments.finetune else []
+    runs = {
+        f"repeats,{strategy},{'finetune,' if more else ''}seed={seed}": [
+            "--strategy",
+            strategy,
+            "--only",
+            str(seed),
+            *more,
+        ]
+        for seed in seeds
     }
-    with publish(PLOTS / f"repeats_{split.strategy}.png") as path:
+    base = run_elsewhere(runs, None, arguments)
+    if base is None:
+        return []
+    if missing := sorted(runs.keys() - experiments_at_home(base)):
+        raise UserError(f"no result of {', '.join(missing)}; their logs say why")
+    files = (
+        f"{experiment_refs(base)}{name}:{SEEDS}/{strategy}-{seed}.json" for name, seed in zip(runs, seeds, strict=True)
+    )
+    return [json.loads(read_program("git", "show", file)) for file in files]
+
+
+def report(params: Params, seeds: Sequence[int], finetuning: bool, records: list[dict[str, Any]]) -> None:
+    """Write and draw the result, and print it beside those of other strategies that have the same settings."""
+    from ctscan.evaluation.figures import draw_repeats
+
+    strategy = params.split.strategy
+    result: dict[str, Any] = {
+        "strategy": strategy,
+        "settings": settings(params, read_record(BACKBONE), seeds, finetuning),
+        "summary": summary(records),
+        "repeats": records,
+    }
+    with publish(PLOTS / f"repeats_{strategy}.png") as path:
         draw_repeats(path, result)
-    with publish(RESULTS / f"{split.strategy}.json") as path:
+    with publish(RESULTS / f"{strategy}.json") as path:
         write_json(path, result)
 
     beside = []
@@ -121,7 +172,7 @@ def show() -> None:
 def results() -> list[dict[str, Any]]:
     """What metrics/repeats holds, in the order of `STRATEGIES`."""
     files = (RESULTS / f"{strategy}.json" for strategy in STRATEGIES)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files if path.is_file()]
+    return [read_json(path) for path in files if path.is_file()]
 
 
 def require_features() -> None:
@@ -129,7 +180,7 @@ def require_features() -> None:
     for path in (FEATURES, BACKBONE):
         if not path.is_file():
             raise UserError(f"{path} is missing; run `dvc repro` first")
-    if attempt("dvc", "status", "--quiet", *STAGES).returncode:
+    if status(*STAGES):
         raise UserError(f"{FEATURES} is not of this dataset, these params and this code; run `dvc repro` first")
 
 

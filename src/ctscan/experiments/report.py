@@ -9,23 +9,20 @@ import re
 from pathlib import Path
 
 from ctscan.core.files import publish
-from ctscan.experiments.compare import Table, headline_table, is_evaluated, params, params_table
-from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, draw, in_sections, read_plots, without_test_plots
+from ctscan.experiments.compare import Table, headline_table, params, params_table
+from ctscan.experiments.dvc_plots import DATASET, Chart, Picture, add_revisions, draw, in_sections, read_plots
 
 REPORT = Path("report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which revisions to report on."""
-    parser.add_argument(
-        "revisions", nargs="*", metavar="REVISION", help="a commit, branch or experiment (default: the work tree)"
-    )
+    add_revisions(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where a revision holds no run."""
     plots, revisions = read_plots(arguments.revisions)
-    plots = without_test_plots(plots, [revision for revision in revisions if not is_evaluated(revision)])
     parts = {"Test images, 95 % intervals": _table(headline_table(revisions))}
     changed = params_table(revisions if len(revisions) > 1 else ["HEAD", *revisions])
     if len(changed) > 1:

@@ -1,25 +1,31 @@
 """Keep the run in the work tree as a recorded study: `ctscan record-study NAME`, after `dvc repro` or `dvc exp apply`.
 
-Writes studies/NAME: params.yaml, dvc.lock, metrics, plots, and the recorded part of README.md with the command, the
-code's revision, figures, time and machine. What else README.md says is left as it is.
+Writes studies/NAME: params.yaml, dvc.lock, metrics, plots, each report of `ctscan external` on the run's model, and the
+recorded part of README.md with the commands, the code's revision, figures, time and machine. What else README.md says
+is left as it is.
 """
 
 import argparse
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
-from ctscan.core.files import read_record
-from ctscan.core.params import parse_yaml
+from ctscan.core.files import read_json, read_record
+from ctscan.core.params import parse_lock, parse_yaml
 from ctscan.experiments.environment import environment
-from ctscan.experiments.programs import attempt, read_program
+from ctscan.experiments.programs import read_program, status
+
+import numpy as np
 
 KEPT = ("params.yaml", "dvc.lock", "metrics", "plots")
 # Pictures of the dataset stay out of git; repeats, folds and timing are no part of this one run.
-LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "folds*", "timing")
+LEFT_OUT = shutil.ignore_patterns("images", "repeats*", "folds*", "external*", "timing")
+CODE = ("src/", "dvc.yaml")  # what of the repository makes a run, beside params.yaml
+MODEL = "models/finetuned.keras"
+EXTERNAL, PLOTS = Path("metrics/external"), Path("plots")  # where `ctscan external` writes
 BEGIN, END = "<!-- recorded -->", "<!-- end of what is recorded -->"
 
 
@@ -35,39 +41,51 @@ def run(arguments: argparse.Namespace) -> int:
     require_run()
     require_code(arguments.base)
     snapshot(Path(), folder)
+    copy_external(folder, [_model_hash(folder / "dvc.lock")])
     params = parse_yaml((folder / "params.yaml").read_text(encoding="utf-8"))
     base = parse_yaml(read_program("git", "show", f"{arguments.base}:params.yaml"))
     settings = " ".join(f"-S {key}={value}" for key, value in changes(params, base).items())
-    machine = environment()
-    revision = read_program("git", "log", "-1", "--format=%h", arguments.base, "--", "src", "dvc.yaml", "params.yaml")
     about = {
-        "revision": revision.strip(),
+        **code_and_machine(arguments.base),
         "command": f"dvc exp run -n {arguments.name} {settings}",
-        "time": seconds(Path("metrics/timing")),
-        "machine": f"{machine['cpus']} cores, {machine['processor']}, {', '.join(machine['vector_extensions'])}",
+        "time": seconds(Path()),
     }
     recorded = block(folder, about)
     page = folder / "README.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else f"# {arguments.name}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(before + recorded + rest.partition(END)[2], encoding="utf-8")
+    write_page(page, recorded)
     print(f"{folder}: recorded; say in {page} what it shows")
     return 0
 
 
+def code_and_machine(base: str) -> dict[str, str]:
+    """What a page says of where a run was made: the `revision` of the code of `base`, and this `machine`."""
+    revision = read_program("git", "log", "-1", "--format=%h", base, "--", *CODE, "params.yaml").strip()
+    found = environment()
+    machine = f"{found['cpus']} cores, {found['processor']}, {', '.join(found['vector_extensions'])}"
+    return {"revision": revision, "machine": machine}
+
+
+def write_page(page: Path, recorded: str) -> None:
+    """Put `recorded` in its place on the page of a study, which is made where there is none yet."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# {page.parent.name}\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    page.write_text(before + recorded + rest.partition(END)[2], encoding="utf-8")
+
+
 def require_run() -> None:
     """Raises `UserError` unless the work tree holds a whole run of its own code and params."""
-    if attempt("dvc", "status", "--quiet", "dvc.yaml").returncode:
+    if status("dvc.yaml"):
         raise UserError("the last run is not of these params and this code; run `dvc repro` first")
 
 
 def require_code(base: str) -> None:
     """Raises `UserError` unless the code that made the run is that of `base`, which the study's page will name."""
-    changed = read_program("git", "diff", "--name-only", base, "--", "src", "dvc.yaml")
-    changed += read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
+    # This first: in a repository of another user it says why it fails, where `git diff` prints its usage.
+    changed = read_program("git", "ls-files", "--others", "--exclude-standard", "--", "src")
+    changed += read_program("git", "diff", "--name-only", base, "--", *CODE)
     if changed:
         raise UserError(
-            f"the code is not that of {base} ({', '.join(changed.split())}); commit it, or name another base"
+            f"the code is not that of {base} ({', '.join(sorted(changed.split()))}); commit it, or name another base"
         )
 
 
@@ -85,6 +103,35 @@ def snapshot(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
+def copy_external(folder: Path, models: Collection[str]) -> int:
+    """Copy the reports of `ctscan external` on one of `models` (md5 of their files), with pictures, into `folder`.
+
+    Returns their number.
+    """
+    shutil.rmtree(folder / "external", ignore_errors=True)
+    reports = [path for path in sorted(EXTERNAL.glob("*.json")) if read_record(path)["run"]["model_md5"] in models]
+    for report in reports:
+        shutil.copytree(PLOTS / f"external_{report.stem}", folder / "external" / report.stem)
+        for path in (report, report.with_suffix(".md")):
+            shutil.copyfile(path, folder / "external" / path.name)
+    return len(reports)
+
+
+def external_commands(folder: Path) -> list[str]:
+    """What scored the other sets that the study in `folder` reports on."""
+    return [f"ctscan external {path.stem} --name {path.stem}" for path in sorted((folder / "external").glob("*.md"))]
+
+
+def external_sections(folder: Path) -> list[str]:
+    """The Markdown on each other set that the study in `folder` reports on."""
+    return ["\n" + path.read_text(encoding="utf-8").rstrip() for path in sorted((folder / "external").glob("*.md"))]
+
+
+def _model_hash(lock: Path) -> str:
+    stages = parse_lock(lock.read_text(encoding="utf-8")).values()
+    return next(str(out["md5"]) for stage in stages for out in stage["outs"] if out["path"] == MODEL)
+
+
 def changes(params: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The keys of `params`, sections dotted, whose values are not those of `base`."""
     found: dict[str, Any] = {}
@@ -96,15 +143,22 @@ def changes(params: Mapping[str, Any], base: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def seconds(timing: Path) -> str:
-    """What the epochs under `timing` (metrics/timing) took, a phase each."""
-    import pandas as pd
+def seconds(run: Path) -> str:
+    """What the epochs of the run in the folder `run` took, a phase each.
 
+    DVC does not bring the times of a restored run back: metrics/timing may be missing, or be of another run, which has
+    other losses.
+    """
     phases = []
     for phase in ("initial", "finetune"):
-        tables = [pd.read_csv(timing / phase / f"{subset}.tsv", sep="\t")["time"] for subset in ("train", "val")]
-        epochs = tables[0] + tables[1]
-        phases.append(f"{phase} {len(epochs)} epochs of {statistics.median(epochs):.1f} s")
+        path = run / "metrics" / "timing" / f"{phase}.json"
+        epochs = read_json(path) if path.is_file() else []
+        losses = [row["loss"] for row in read_json(run / "plots" / phase / "val" / "loss.json")]
+        if len(epochs) != len(losses) or not np.allclose([row["val_loss"] for row in epochs], losses, rtol=1e-9):
+            phases.append(f"{phase} not known, the run was restored")
+        else:
+            middle = statistics.median(row["seconds"] for row in epochs)
+            phases.append(f"{phase} {len(epochs)} epochs of {middle:.1f} s")
     return ", ".join(phases)
 
 
@@ -126,6 +180,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         "```console",
         "make data",
         about["command"],
+        *external_commands(folder),
         "```",
         "",
         "Test images, 95 % intervals:",
@@ -148,6 +203,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         f"- **code:** revision `{about['revision']}`",
         f"- **time:** {about['time']}",
         f"- **machine:** {about['machine']}",
+        *external_sections(folder),
         END,
     ]
     return "\n".join(lines)

@@ -6,7 +6,6 @@ within the tolerance.
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
-from ctscan.core.params import read_params
+from ctscan.core.files import read_json, require
+from ctscan.core.params import parse_lock, read_params
 from ctscan.experiments.environment import environment
-from ctscan.experiments.programs import read_program, run_program
-
-import yaml
+from ctscan.experiments.programs import read_program, run_program, status
 
 TOLERANCE = 0.05  # of a metric in [0, 1]: an image or three of the sample; another processor rounds otherwise
 
@@ -32,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the run is not the committed one."""
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         recorded = Path(folder) / "recorded"
-        run_program("git", "clone", "--quiet", ".", str(recorded))
+        read_program("git", "clone", "--quiet", ".", str(recorded))
         fault = compare(recorded, arguments.run or run_again(Path(folder) / "again"))
     if fault:
         raise UserError(fault)
@@ -41,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_again(clone: Path) -> Path:
     """The committed pipeline in a clone with a cache of its own, so that nothing is taken from earlier runs."""
-    run_program("git", "clone", "--quiet", ".", str(clone))
+    read_program("git", "clone", "--quiet", ".", str(clone))
     params = read_params()
     if params.dataset == "sample":
         run_program("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
@@ -58,7 +56,7 @@ def run_again(clone: Path) -> Path:
 
 def compare(recorded: Path, run: Path) -> str | None:
     """Print what differs between two runs. Returns what is wrong, or None."""
-    locks = [yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8")) for folder in (recorded, run)]
+    locks = [_stages(folder / "dvc.lock") for folder in (recorded, run)]
     altered = _altered(run)
     outs = [out._replace(same=out.same and out.path not in altered) for out in compare_locks(*locks)]
     distance = largest_difference(recorded / "metrics/test.json", run / "metrics/test.json")
@@ -71,7 +69,7 @@ def compare(recorded: Path, run: Path) -> str | None:
         print(f"all {len(outs)} outs are the same bytes")
         return None
 
-    before = json.loads((recorded / "metrics/environment.json").read_text(encoding="utf-8"))
+    before = read_json(recorded / "metrics/environment.json")
     changed = ", ".join(key for key, value in environment().items() if value != before.get(key))
     if not changed:
         return "bytes differ on a machine of the recorded kind: what is committed is not what the code makes"
@@ -81,10 +79,14 @@ def compare(recorded: Path, run: Path) -> str | None:
     return None
 
 
+def _stages(lock: Path) -> dict[str, Any]:
+    require(lock)
+    return parse_lock(lock.read_text(encoding="utf-8"), str(lock))
+
+
 def _altered(run: Path) -> set[str]:
     """Outs in `run` that aren't, or are no longer, what its own dvc.lock says."""
-    stages = json.loads(read_program("dvc", "status", "--json", at=run))
-    changes = [change for stage in stages.values() for change in stage if isinstance(change, dict)]
+    changes = [change for stage in status(at=run).values() for change in stage if isinstance(change, dict)]
     return {path for change in changes for path in change.get("changed outs", {})}
 
 
@@ -97,9 +99,9 @@ class Out(NamedTuple):
 
 
 def compare_locks(recorded: Mapping[str, Any], rerun: Mapping[str, Any]) -> list[Out]:
-    """All outs of two parsed dvc.lock files, in the order of the first; one that a lock lacks is not the same."""
+    """All outs of the stages of two dvc.lock files, in the order of the first; one that is absent is not the same."""
     hashes = [
-        {(stage, out["path"]): out["md5"] for stage, entry in lock["stages"].items() for out in entry.get("outs", [])}
+        {(stage, out["path"]): out["md5"] for stage, entry in lock.items() for out in entry.get("outs", [])}
         for lock in (recorded, rerun)
     ]
     keys = list(dict.fromkeys([*hashes[0], *hashes[1]]))
@@ -108,7 +110,7 @@ def compare_locks(recorded: Mapping[str, Any], rerun: Mapping[str, Any]) -> list
 
 def largest_difference(recorded: Path, rerun: Path) -> float:
     """The largest absolute difference of numbers in the same place of two JSON files; infinite if places differ."""
-    first, second = (dict(_numbers(json.loads(path.read_text(encoding="utf-8")))) for path in (recorded, rerun))
+    first, second = (dict(_numbers(read_json(path))) for path in (recorded, rerun))
     if first.keys() != second.keys():
         return float("inf")
     return max((abs(first[place] - second[place]) for place in first), default=0.0)

@@ -33,7 +33,8 @@ EXTENSIONS = {  # of files of slices, and the kind that each promises; what a fi
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
-_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "LA", "HU")
+HOUNSFIELD = "HU"  # the mode of slices in Hounsfield units
+_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "LA", HOUNSFIELD)
 
 
 class Slice(NamedTuple):
@@ -54,7 +55,7 @@ def read_slice(path: Path) -> Greys:
     All may be packed by gzip.
 
     Raises:
-        pictures.TooDarkError: an image of more than 8 bits has nothing above a quarter of white.
+        pictures.UnlikelyGreysError: an image uses a small part of its bits.
         UserError: the file is absent, empty, truncated, no image, of several slices, of more than 16.8 million
             (4096 * 4096) pixels, of values without a defined white (floating point, signed, over 16 bits), in a format
             that is not read, or what `dicom.read_frames` and `nifti.read_volume` refuse.
@@ -99,14 +100,13 @@ def slices(path: Path) -> Iterator[Slice | UserError]:
     if held.kind == DICOM or (held.kind is None and promised == DICOM):
         from ctscan.images.dicom import read_frames  # pydicom takes a while to import, and most files are images
 
-        content = read_content(path, True, MAX_UNPACKED) if held.packed else None
-        for greys in read_frames(path, content):
-            yield greys if isinstance(greys, UserError) else Slice(greys, "HU", DICOM)
+        for greys in read_frames(path, read_content(path, held.packed, MAX_UNPACKED)):
+            yield greys if isinstance(greys, UserError) else Slice(greys, HOUNSFIELD, DICOM)
     elif held.kind == NIFTI:
         from ctscan.images.nifti import read_volume  # nibabel takes a while, too
 
         for greys in read_volume(path, read_content(path, held.packed, MAX_UNPACKED)):
-            yield greys if isinstance(greys, UserError) else Slice(greys, "HU", NIFTI)
+            yield greys if isinstance(greys, UserError) else Slice(greys, HOUNSFIELD, NIFTI)
     elif held.kind in UNREAD:
         raise UserError(f"{path}: holds {held.kind}, which is not read here; {UNREAD[held.kind]}, or remove it")
     elif held.kind is not None and held.kind not in PICTURES:

@@ -1,6 +1,7 @@
 """Read CT slices from a DICOM file: stored values to Hounsfield units, and those to the greys of a lung window."""
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from io import BytesIO
@@ -9,13 +10,16 @@ from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.images.greys import MAX_PIXELS, Greys, hounsfield_greys
+from ctscan.images.kinds import MAX_UNPACKED, oversized
 
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -36,8 +40,10 @@ _BY_GDCM = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JP
 _HIGH_THROUGHPUT = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203))  # JPEG 2000
 
 
-def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | UserError]:
+def read_frames(path: Path, content: bytes) -> Iterator[Greys | UserError]:
     """The slices of a DICOM file, uint8 (H, W) each, one at a time: of a multi-frame file, its frames in order.
+
+    Each is turned as radiologists see it, by the orientation that the file declares.
 
     Stored values become Hounsfield units by rescale slope and intercept (of the frame, where frames have their own),
     and greys by the lung window. Padding (0028,0120 and its range 0028,0121) becomes black.
@@ -49,21 +55,23 @@ def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | Us
     file whose stored values were inverted along with the tag has no air by its Hounsfield units, and is refused.
 
     Args:
-        path: of the file, for messages too.
-        content: its bytes, where they are not to be read from `path`.
+        path: of the file, for messages.
+        content: its bytes, not packed by gzip.
 
     Yields:
         The greys of a frame, or the fault of a frame that has none: the others are still read.
 
     Raises:
-        UserError: the file is not DICOM or damaged, not of modality CT, a secondary capture, a localizer, without
-            pixels, not grey, without rescale slope and intercept, not in Hounsfield units, of more than 16.8 million
-            pixels a frame, without transfer syntax, or compressed in a way that no installed decoder reads.
+        UserError: the file is not DICOM or damaged, not of modality CT, a secondary capture, a localizer, not axial,
+            without pixels, not grey, without rescale slope and intercept, not in Hounsfield units, of more than 16.8
+            million pixels a frame, without transfer syntax, compressed in a way that no installed decoder reads, or of
+            over 1 GiB once its deflated data set is unpacked.
     """
     # Not `catch_warnings`, which would exchange the filters of threads that decode beside this one.
     warnings.filterwarnings("ignore", module="pydicom")
     try:
-        dataset = pydicom.dcmread(path if content is None else BytesIO(content))
+        _check_unpacked_size(content, path)
+        dataset = pydicom.dcmread(BytesIO(content))
         _check(dataset, path)
         count = int(dataset.get("NumberOfFrames") or 1)
         whole = _whole_frames(dataset, count, path)
@@ -76,14 +84,34 @@ def read_frames(path: Path, content: bytes | None = None) -> Iterator[Greys | Us
     if whole < count:
         dataset.NumberOfFrames = whole  # or pydicom refuses them all
     for index in range(whole):
+        name = f"{path}#{index + 1}" if count > 1 else str(path)
         try:
-            yield _frame(dataset, index, f"{path}#{index + 1}" if count > 1 else str(path))
+            found: Greys | UserError = _frame(dataset, index, name)
         except UserError as error:
-            yield error
+            found = error
+        except Exception as error:  # the frames may have damaged elements of their own
+            found = UserError(f"{name}: damaged DICOM ({_one_line(error)}); export it again, or remove the file")
+        yield found
     if whole < count:
         yield UserError(
             f"{path}#{whole + 1}: its pixels end here, before the last of {count} frames; export it again, or remove it"
         )
+
+
+def _check_unpacked_size(content: bytes, path: Path) -> None:
+    """Refuse a deflated data set (PS3.5 A.5) of over `MAX_UNPACKED` bytes, which pydicom would unpack whole."""
+    stream = BytesIO(content)
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    size, packed = 0, content[stream.tell() :]
+    while packed and size <= MAX_UNPACKED:
+        size += len(unpacker.decompress(packed, 2**20))
+        packed = unpacker.unconsumed_tail
+    if size > MAX_UNPACKED:
+        raise UserError(oversized(path, MAX_UNPACKED))
 
 
 def _check(dataset: pydicom.Dataset, path: Path) -> None:
@@ -117,6 +145,11 @@ def _check(dataset: pydicom.Dataset, path: Path) -> None:
             f"{path}: DICOM without transfer syntax (0002,0010), so nothing says how its pixels are stored; "
             "export it again, or remove the file"
         )
+    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
+        raise UserError(
+            f"{path}: DICOM whose {dataset.BitsStored} bits end at bit {dataset.HighBit}, not at the lowest; "
+            "export the original slice"
+        )
     if "ModalityLUTSequence" in dataset:
         raise UserError(f"{path}: DICOM with a modality LUT, which CT slices don't have; export the original slice")
     _rescale(dataset, 0, path)
@@ -126,9 +159,17 @@ def _whole_frames(dataset: pydicom.Dataset, count: int, path: Path) -> int:
     """How many of the `count` frames that the header promises are there: a damaged number would never end."""
     if not 1 <= count <= MAX_FRAMES:
         raise UserError(f"{path}: {count} frames, absurdly many for CT slices; export it again, or remove the file")
-    if count == 1 or dataset.file_meta.TransferSyntaxUID.is_compressed:
-        return count
     size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        # RLE may unpack to 64 times its length, whatever rows and columns say.
+        if len(dataset.PixelData) > count * (2 * size + 2**16):
+            raise UserError(
+                f"{path}: {len(dataset.PixelData)} compressed bytes, more than {count} frames of {dataset.Columns}x"
+                f"{dataset.Rows} pixels can need; export it again, or remove the file"
+            )
+        return count
+    if count == 1:
+        return count
     return min(count, len(dataset.PixelData) // max(1, size))
 
 
@@ -145,7 +186,34 @@ def _frame(dataset: pydicom.Dataset, index: int, name: str) -> Greys:
         ) from None
     if stored.ndim != 2:
         raise UserError(f"{name}: its pixels are not one grey each; export the original slice")
-    return hounsfield_greys(stored * slope + intercept, _padding(dataset, stored), name)
+    return _turn(hounsfield_greys(stored * slope + intercept, _padding(dataset, stored), name), dataset, index, name)
+
+
+def _turn(greys: Greys, dataset: pydicom.Dataset, frame: int, name: str) -> Greys:
+    """`greys` as radiologists see them: the front of the body above, its right side on the left.
+
+    Files have them so but for patients who lie on their belly and what some converters write. The directions of rows
+    and columns say so (0020,0037: x runs to the patient's left, y to the back); without them, `greys` are as they lie.
+    """
+    places = _places(dataset, "PlaneOrientationSequence", frame)
+    directions = next((found for place in places if (found := place.get("ImageOrientationPatient"))), None)
+    if directions is None:
+        return greys
+    row, column = np.asarray(directions, float).reshape(2, 3)
+    if not abs(np.cross(row, column)[2]) >= np.sqrt(0.5):  # a gantry tilts by up to 30 degrees
+        raise UserError(f"{name}: a plane along the body (coronal or sagittal), not an axial slice; remove it")
+    if abs(row[0]) < abs(row[1]):
+        greys, row, column = greys.T, column, row
+    return np.ascontiguousarray(greys[:: 1 if column[1] > 0 else -1, :: 1 if row[0] > 0 else -1])
+
+
+def _places(dataset: pydicom.Dataset, sequence: str, frame: int) -> list[pydicom.Dataset]:
+    """Where a file may say a thing, the most special place first: of the frame, of all frames, or of the file."""
+    places = [dataset]
+    for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame)):
+        for group in list(dataset.get(groups) or ())[index : index + 1]:
+            places += group.get(sequence) or ()
+    return places[::-1]
 
 
 def _remedy(syntax: UID) -> str:
@@ -177,11 +245,7 @@ def _as_stored(value: int, dataset: pydicom.Dataset) -> int:
 
 def _rescale(dataset: pydicom.Dataset, frame: int, name: str | Path) -> tuple[float, float]:
     """Slope and intercept: of the file, or as enhanced CT has them, of all frames or of each."""
-    places = [dataset]
-    for groups, index in (("SharedFunctionalGroupsSequence", 0), ("PerFrameFunctionalGroupsSequence", frame)):
-        for group in list(dataset.get(groups) or ())[index : index + 1]:
-            places += group.get("PixelValueTransformationSequence") or ()
-    for place in reversed(places):
+    for place in _places(dataset, "PixelValueTransformationSequence", frame):
         if place.get("RescaleSlope") is not None and place.get("RescaleIntercept") is not None:
             units = str(place.get("RescaleType") or "")
             if units not in HOUNSFIELD_TYPES:

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # Named, so that no decoder that starts another program (EPS) or fetches anything can be reached by a file's content.
 FORMATS = PICTURES
-LEAST_WHITE = 0.25  # share of white that an image of more than 8 bits reaches at least: 14 of 16 bits
+LEAST_GREYS = 16  # between the lowest and the highest value of an image of 8 bits, at least
+LEAST_SPAN = 0.25  # share of white between the lowest and the highest value of an image of over 8 bits, at least
 TINTED = 0.01  # share of pixels whose channels differ by over 32 of 255, from which an image is in colour
 
 _BITS, _POLARITY, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
@@ -34,8 +35,8 @@ TiffImagePlugin.OPEN_INFO.update(
 _filters = threading.Lock()
 
 
-class TooDarkError(UserError):
-    """An image of more than 8 bits that stays far below white: it most likely holds fewer bits than it declares."""
+class UnlikelyGreysError(UserError):
+    """An image that uses a small part of its bits: its greys are not what it declares, most likely."""
 
 
 class Picture(NamedTuple):
@@ -50,7 +51,9 @@ def decode_picture(path: Path, content: bytes) -> Picture:
     """The greys of an image file, upright by its EXIF orientation; `path` is for messages.
 
     Raises:
-        TooDarkError: it has more than 8 bits, and its brightest value is below a quarter of white.
+        UnlikelyGreysError: it has more than 8 bits, and its values span less than a quarter of them (12 bits in 16, or
+            Hounsfield units with an offset), or lie at both ends alone (signed numbers, written as unsigned). Or it has
+            8 bits, and fewer than 16 greys between its lowest and highest value (a mask).
         UserError: what `decode.read_slice` says of image files.
     """
     try:
@@ -132,14 +135,19 @@ def _greys(image: Image.Image, content: bytes, path: Path) -> Greys:
             raise UserError(f"{path}: values outside 0..{white} have no defined white; export it with 8 or 16 bits")
         if _tag(image, _POLARITY, 1) == 0:
             values = white - values
-        _check_white(int(values.max()), white, path)
+        _check_range(values, white, path)
         greys: Greys = ((values * 255 + white // 2) // white).astype(np.uint8)
         return greys
     if image.mode == "F":
         raise UserError(f"{path}: floating-point values have no defined white; export it with 8 or 16 bits")
     pixels = _luma(upright)
     if _is_deep(image, content):  # Pillow has kept the upper 8 bits of each channel
-        _check_white(int(pixels.max()), 255, path)
+        _check_range(pixels, 255, path)
+    elif 0 < np.ptp(pixels) < LEAST_GREYS:
+        raise UnlikelyGreysError(
+            f"{path}: its values are {pixels.min()} to {pixels.max()} of 255, as of a mask, or of 4 bits in 8; save it "
+            "with black at 0 and white at 255, or remove it"
+        )
     return pixels
 
 
@@ -152,16 +160,20 @@ def _luma(image: Image.Image) -> Greys:
     return np.array(image.convert("L"))
 
 
-def _check_white(brightest: int, white: int, path: Path) -> None:
-    if 0 < brightest < LEAST_WHITE * white:
-        held = f"{brightest} of {white}"
-        if white == 255:
-            held = f"about {brightest * 257} of 65535"
-        raise TooDarkError(
-            f"{path}: its brightest value is {held}, so it seems to hold fewer bits than it declares, and its greys "
-            "would be near black; save it with white at the highest value, with its bits declared (TIFF "
-            "BitsPerSample), or with 8 bits"
-        )
+def _check_range(values: np.ndarray, white: int, path: Path) -> None:
+    """Raise `UnlikelyGreysError` for `values` from 0 to `white` that no slice with black and white has."""
+    low, high = int(values.min()), int(values.max())
+    between = (values > white // 8) & (values < white - white // 8)
+    if low == high or (high - low >= LEAST_SPAN * white and between.any()):
+        return
+    # Of colours of 16 bits a channel, Pillow has kept the upper 8.
+    held = f"about {low * 257} to {high * 257} of 65535" if white == 255 else f"{low} to {high} of {white}"
+    if high - low >= LEAST_SPAN * white:
+        held += ", and none between the ends, as of signed numbers written as unsigned"
+    raise UnlikelyGreysError(
+        f"{path}: its values are {held}, so they are not greys from black to white as it declares; save it with black "
+        "at 0 and white at the highest value, with its bits declared (TIFF BitsPerSample), or with 8 bits"
+    )
 
 
 def _declared_bits(image: Image.Image, content: bytes, brightest: int) -> int:

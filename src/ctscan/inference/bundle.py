@@ -10,8 +10,6 @@ from ctscan.core.errors import UserError
 from ctscan.core.files import read_record, require
 from ctscan.core.params import Classes, parse_lock
 
-import yaml
-
 if TYPE_CHECKING:  # TensorFlow takes seconds, a mistyped path is told before
     from ctscan.evaluation.novelty import NoveltyDetector
 
@@ -33,6 +31,19 @@ class Evaluation(NamedTuple):
     classes: Classes
     prior: float  # share of positives where the temperature was fitted
     patient_rule: str | None  # of `evaluation.patients`, as chosen on validation; None where it could not be
+
+
+class Prediction(NamedTuple):
+    """What the model says about one slice."""
+
+    path: Path
+    name: str  # the path, with the number of the frame where there are several
+    score: float  # in [0, 1], before the temperature: what thresholds are for
+    probability: float  # of the positive class, calibrated, in [0, 1]
+    label: str  # class at the operating point
+    novelty: float  # the novelty score
+    unfamiliar: bool  # whether the novelty score is above 1
+    colour: bool  # whether the file was in colour, of which the model sees only the luma
 
 
 class ModelBundle(NamedTuple):
@@ -99,7 +110,7 @@ def _lock_of_evaluate() -> dict[str, Any]:
         stage = parse_lock(LOCK.read_text(encoding="utf-8"))["evaluate"]
         files = {entry["path"]: entry.get("md5") for entry in [*stage["deps"], *stage["outs"]]}
         return {"files": files, "classes": stage["params"]["params.yaml"]["classes"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         raise UserError(f"{LOCK} records no run of evaluate in this folder; run `dvc repro` at the top") from None
 
 

@@ -124,8 +124,8 @@ def _measure(model: "keras.Model", layer: str | None, count: int, params: Params
     called = trained.probabilities >= threshold
     labels = np.array([positive for positive, _ in wanted])
     shares = {"trained": share_inside(enlarge(trained.maps, size), inside)}
-    for level, other in tqdm(randomised(cam, params.seed), desc="maps of random weights", total=2, unit="network"):
-        maps = other.explain(images, threshold, called).maps
+    for level in tqdm(randomised(cam, params.seed), desc="maps of random weights", total=2, unit="network"):
+        maps = cam.explain(images, threshold, called).maps
         shares[level] = share_inside(enlarge(maps, size), inside)
     return {
         "layer": cam.layer,

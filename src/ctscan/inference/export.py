@@ -13,7 +13,8 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,7 @@ from ctscan.core.files import write_json
 from ctscan.split.folders import refresh
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds, help should not
     import keras
@@ -32,28 +34,30 @@ TOLERANCE = 1e-4  # of the probability, between Keras and what is written
 BATCH = 16
 Predict = Callable[[np.ndarray], np.ndarray]
 
-READ = """\
+BY_PILLOW = """\
+from PIL import Image
 slices = np.asarray(Image.open({image!r}).convert("L").resize(({size}, {size}), Image.Resampling.BILINEAR))  # 8-bit
 """
-ONNX = f"""\
-import numpy as np, onnxruntime
-from PIL import Image
-{READ}\
-session = onnxruntime.InferenceSession({{path!r}})
-print(session.run(None, {{{{"slices": slices[None, ..., None]}}}})[0])
+BY_THIS_PROJECT = """\
+from ctscan.images.decode import load_slice; from pathlib import Path
+slices = load_slice(Path({image!r}), {size})  # Pillow alone reads it otherwise
 """
-SAVEDMODEL = f"""\
+ONNX = """\
+import numpy as np, onnxruntime
+{read}\
+session = onnxruntime.InferenceSession({path!r})
+print(session.run(None, {{"slices": slices[None, ..., None]}})[0])
+"""
+SAVEDMODEL = """\
 import numpy as np, tensorflow as tf
-from PIL import Image
-{READ}\
-model = tf.saved_model.load({{path!r}})
+{read}\
+model = tf.saved_model.load({path!r})
 print(model.serve(tf.constant(slices[None, ..., None])).numpy())
 """
-TFLITE = f"""\
+TFLITE = """\
 import numpy as np, tensorflow as tf
-from PIL import Image
-{READ}\
-run = tf.lite.Interpreter({{path!r}}).get_signature_runner()
+{read}\
+run = tf.lite.Interpreter({path!r}).get_signature_runner()
 print(next(iter(run(slices=slices[None, ..., None]).values())))
 """
 
@@ -116,8 +120,19 @@ def run(arguments: argparse.Namespace) -> int:
         fresh.replace(output)
         write_json(output.with_name(f"{output.name}.json"), described)
     print(f"{output}: differs from Keras by at most {difference:.1e} on {len(paths)} test images; use it so:\n")
-    print(form.example.format(path=str(output), image=str(paths[0]), size=size))
+    print(form.example.format(path=str(output), read=_reading(paths, size)))
     return 0
+
+
+def _reading(paths: Sequence[Path], size: int) -> str:
+    """Code that reads one of `paths`, by Pillow alone where that gives the greys that the network knows."""
+    from ctscan.images.decode import read_slice
+
+    for path in paths:
+        with suppress(UnidentifiedImageError), Image.open(path) as image:
+            if np.array_equal(np.asarray(image.convert("L")), read_slice(path)):
+                return BY_PILLOW.format(image=str(path), size=size)
+    return BY_THIS_PROJECT.format(image=str(paths[0]), size=size)
 
 
 def in_float32(model: "keras.Model") -> "keras.Model":

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import publish, write_json
-from ctscan.core.params import Params, read_params
+from ctscan.core.params import Params, parse_lock, read_params
 from ctscan.inference.bundle import LOCK, NOVELTY, STUDY, Evaluation, load_bundle, read_evaluation
 from ctscan.inference.inputs import find
-from ctscan.inference.predict import LabelledSet, labelled_sets, require_classes
-
-import yaml
+from ctscan.inference.labelled import LabelledSet, labelled_sets
+from ctscan.inference.predict import require_classes
 
 if TYPE_CHECKING:  # help should not wait for it
     from ctscan.evaluation.other_sets import Settings
@@ -67,10 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = read_evaluation(NOVELTY, PREDICTED)
     require_classes(evaluation, params)
     external = _score(evaluation, labelled, params, faults)
+    passed = [f"{path}: {found.passed[path]}, passed over" for path in labelled.unread if path in found.passed]
     internal = _internal()
     report = assess(external, internal, evaluation, params, arguments.name) | {
         "name": arguments.name,
-        "data": {"files": len(labelled.labels), "sha256": data_hash(labelled), "left_out": faults},
+        "data": {"files": len(labelled.labels), "sha256": data_hash(labelled), "left_out": [*faults, *passed]},
         "run": run_of_model(evaluation),
     }
     with publish(PLOTS / f"external_{arguments.name}") as folder:
@@ -96,7 +96,7 @@ def _score(evaluation: Evaluation, labelled: LabelledSet, params: Params, faults
     bundle = load_bundle(evaluation)
     paths = list(labelled.labels)
     found = []
-    for one in tqdm(
+    for _, one in tqdm(
         predict(bundle, paths, STUDY, params.checks.min_size), total=len(paths), unit="slice", disable=None
     ):
         if isinstance(one, UserError):
@@ -124,10 +124,16 @@ def _internal() -> Scored:
 
 
 def data_hash(labelled: LabelledSet) -> str:
-    """sha256 over the names and the contents of the labelled files, in the order of their names."""
+    """sha256 over the names and the contents of the labelled files, in the order of their names.
+
+    What can't be read (a link that leads nowhere, a pipe) counts by its name alone.
+    """
     lines = []
     for path in labelled.labels:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        except OSError:
+            content = ""
         lines.append(f"{path.relative_to(labelled.folder).as_posix()} {content}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
@@ -135,7 +141,7 @@ def data_hash(labelled: LabelledSet) -> str:
 def run_of_model(evaluation: Evaluation) -> dict[str, Any]:
     """What names the run: hashes of the model, of dvc.lock and of the data that it was made from, and main params."""
     text = LOCK.read_bytes()
-    stages = yaml.safe_load(text)["stages"]
+    stages = parse_lock(text.decode())
     found: dict[str, Any] = {
         "model_md5": evaluation.md5,
         "lock_md5": hashlib.md5(text, usedforsecurity=False).hexdigest(),
@@ -276,8 +282,10 @@ def section(report: Mapping[str, Any]) -> str:
         f"- **model:** md5 `{about['model_md5']}`, of the run with dvc.lock of md5 `{about['lock_md5']}`",
     ]
     if "dataset" in about:
+        split = about["split"]
+        fold = f"fold {split['fold']} of {split['folds']}, " if split.get("folds", 1) > 1 else ""
         lines.append(
-            f"- **made from:** `{about['dataset']}` (`{about['dataset_md5']}`), {about['split']['strategy']} split, "
+            f"- **made from:** `{about['dataset']}` (`{about['dataset_md5']}`), {split['strategy']} split, {fold}"
             f"seed {about['seed']}"
         )
     return "\n".join(lines) + "\n"

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ctscan.inference.bundle import Evaluation
-
-if TYPE_CHECKING:  # TensorFlow takes seconds, which help should not wait for
-    from ctscan.inference.predictor import Prediction
+from ctscan.inference.bundle import Evaluation, Prediction
 
 
 def patient_of(path: Path, groups: Mapping[Path, str]) -> str | None:
@@ -27,7 +24,7 @@ def patient_of(path: Path, groups: Mapping[Path, str]) -> str | None:
 
 
 def patient_rows(
-    predictions: Sequence["Prediction"], patients: Sequence[str | None], evaluation: Evaluation, point: str
+    predictions: Sequence[Prediction], patients: Sequence[str | None], evaluation: Evaluation, point: str
 ) -> list[dict[str, Any]]:
     """One row for each known patient: `patient`, `slices`, a score by each rule, and the `label` by the run's own rule.
 

@@ -6,54 +6,45 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.evaluation.calibration import apply_temperature
-from ctscan.inference.bundle import ModelBundle
+from ctscan.inference.bundle import ModelBundle, Prediction
 from ctscan.inference.inputs import Incoming, read
 
 import numpy as np
 import tensorflow as tf
 
 
-class Prediction(NamedTuple):
-    """What the model says about one slice."""
-
-    path: Path
-    name: str  # the path, with the number of the frame where there are several
-    score: float  # in [0, 1], before the temperature: what thresholds are for
-    probability: float  # of the positive class, calibrated, in [0, 1]
-    label: str  # class at the operating point
-    novelty: float  # the novelty score
-    unfamiliar: bool  # whether the novelty score is above 1
-    colour: bool  # whether the file was in colour, of which the model sees only the luma
-
-
 def predict(
-    bundle: ModelBundle, files: Sequence[Path], point: str, min_size: int, batch: int = INFERENCE_BATCH
-) -> Iterator[Prediction | UserError]:
-    """Give a prediction for each slice of `files`, in their order, and the error for each file that can't be read.
+    bundle: ModelBundle,
+    files: Sequence[Path],
+    point: str,
+    min_size: int,
+    batch: int = INFERENCE_BATCH,
+    fill: bool = False,
+) -> Iterator[tuple[Path, Prediction | UserError]]:
+    """Give each file with a prediction for each of its slices, or its error where it can't be read, in their order.
 
-    Threads decode the files a few batches ahead of the network, so memory does not grow with the number of files. An
-    error comes as soon as it is met, which is before the predictions of the batch that is being filled.
+    Threads decode the files a few batches ahead of the network, so memory does not grow with the number of files.
+
+    Args:
+        fill: fill the last batch up, so that a slice's figures do not depend on how many others are predicted with it.
     """
-    waiting: list[Incoming] = []
+    waiting: list[tuple[Path, Incoming | UserError]] = []
+    slices = 0  # of those that are waiting
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Pillow only warns of some kinds of damage, which the pipeline refuses.
         warnings.filterwarnings("error", category=UserWarning, module="PIL|ctscan")
-        for found in _ahead(pool, files, bundle.size, min_size, 2 * batch):
+        for path, found in zip(files, _ahead(pool, files, bundle.size, min_size, 2 * batch), strict=True):
             for one in found:
-                if isinstance(one, UserError):
-                    yield one
-                else:
-                    waiting.append(one)
-            while len(waiting) >= batch:
-                yield from _predict_batch(bundle, waiting[:batch], point)
-                del waiting[:batch]
-        if waiting:
-            yield from _predict_batch(bundle, waiting, point)
+                waiting.append((path, one))
+                slices += isinstance(one, Incoming)
+                if slices in (0, batch):
+                    yield from _predict_batch(bundle, waiting, point, batch if fill else 0)
+                    waiting, slices = [], 0
+        yield from _predict_batch(bundle, waiting, point, batch if fill else 0)
 
 
 def _ahead(
@@ -73,15 +64,26 @@ def _ahead(
             future.cancel()
 
 
-def _predict_batch(bundle: ModelBundle, batch: Sequence[Incoming], point: str) -> Iterator[Prediction]:
+def _predict_batch(
+    bundle: ModelBundle, waiting: Sequence[tuple[Path, Incoming | UserError]], point: str, fill: int
+) -> Iterator[tuple[Path, Prediction | UserError]]:
+    """What is said of those that are `waiting`, whose slices make one batch, of `fill` slices at least."""
+    batch = [one for _, one in waiting if isinstance(one, Incoming)]
+    predictions = iter(_predictions(bundle, batch, point, fill) if batch else [])
+    for path, one in waiting:
+        yield path, one if isinstance(one, UserError) else next(predictions)
+
+
+def _predictions(bundle: ModelBundle, batch: Sequence[Incoming], point: str, fill: int) -> Iterator[Prediction]:
     slices = np.stack([incoming.pixels for incoming in batch])
+    slices = slices[np.arange(max(len(batch), fill)) % len(batch)]  # filled up by repeating it
     outputs, features = bundle.network(tf.constant(slices[..., None]))
     scores = outputs.numpy()[:, 0].astype(float)
     evaluation = bundle.evaluation
     names = (evaluation.classes.negative, evaluation.classes.positive)
     probabilities = apply_temperature(scores, evaluation.temperature)
     novelties = bundle.detector.score(slices, features.numpy())
-    for incoming, score, probability, novelty in zip(batch, scores, probabilities, novelties, strict=True):
+    for incoming, score, probability, novelty in zip(batch, scores, probabilities, novelties, strict=False):
         yield Prediction(
             incoming.path,
             incoming.name,

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.params import Classes
-from ctscan.images.decode import EXTENSIONS, decode, resize
+from ctscan.images.decode import EXTENSIONS, HOUNSFIELD, decode, resize
 from ctscan.images.greys import Greys
-from ctscan.images.kinds import READ, UNREAD, look
-from ctscan.images.pictures import TooDarkError
+from ctscan.images.kinds import READ, UNREAD, check_file, look
+from ctscan.images.pictures import UnlikelyGreysError
 from ctscan.split.duplicates import THUMBNAIL, Pairs, find_copies
 
 import imagehash
@@ -81,14 +81,14 @@ def scan(folder: Path, classes: Classes, min_size: int) -> Scan:
     _check_top_level(folder, classes, errors, oddities)
 
     rows: list[dict[str, Any]] = []
-    dark: defaultdict[Path, list[TooDarkError]] = defaultdict(list)
+    dark: defaultdict[Path, list[UnlikelyGreysError]] = defaultdict(list)
     with warnings.catch_warnings():
         # Pillow warns of damage that it can live with: we don't.
         warnings.simplefilter("error", UserWarning)
         results = _examine_all(folder, [path for path, _ in listed], min_size)
         progress = tqdm(results, total=len(listed), desc=f"checking {folder}", unit="file", disable=None)
         for (path, label), result in zip(listed, progress, strict=True):
-            if isinstance(result, TooDarkError):
+            if isinstance(result, UnlikelyGreysError):
                 dark[path.parent].append(result)
                 continue
             if isinstance(result, UserError):
@@ -100,8 +100,10 @@ def scan(folder: Path, classes: Classes, min_size: int) -> Scan:
             rows.append({"path": path.relative_to(folder).as_posix(), "label": label, **result})
     rows.sort(key=lambda row: natural_key(row["path"]))
     for place, found in dark.items():
-        several = f"{place}: {len(found)} images stay far below white; the first is " if len(found) > 1 else ""
+        count = f"{place}: {len(found)} images use few of the greys that they declare; the first is "
+        several = count if len(found) > 1 else ""
         errors.append(f"{several}{found[0]}")
+    oddities += _mixed_windows(folder, classes, rows)
     thumbnails = [row.pop("probe") for row in rows]
     copies = _check_copies(folder, rows, [row.pop("thumbnail") for row in rows], errors, oddities)
 
@@ -116,6 +118,21 @@ def scan(folder: Path, classes: Classes, min_size: int) -> Scan:
     manifest["listed_group"] = [groups[path] for path in manifest["path"]] if groups else None
     manifest.attrs["warnings"] = oddities
     return Scan(manifest, copies, np.stack(thumbnails))
+
+
+def _mixed_windows(folder: Path, classes: Classes, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line where some images alone are in Hounsfield units: the look of a window may then tell the classes apart."""
+    counts = []
+    for label, name in enumerate((classes.negative, classes.positive)):
+        modes = [row["mode"] == HOUNSFIELD for row in rows if row["label"] == label]
+        counts.append((sum(modes), len(modes), name))
+    if sum(counted for counted, _, _ in counts) in (0, len(rows)):
+        return []
+    shares = " and ".join(f"{counted} of {total} images of class {name}" for counted, total, name in counts)
+    return [
+        f"{folder}: {shares} are in Hounsfield units (DICOM, NIfTI) and get the lung window; nobody knows the window "
+        "of the others, which may tell the classes apart"
+    ]
 
 
 def perceptual_hash(pixels: Greys) -> str:
@@ -169,6 +186,7 @@ def _check_location(home: Path, path: Path) -> None:
         path.name.encode()
     except UnicodeEncodeError:
         raise UserError(f"{str(path)!a}: its name is not valid UTF-8; rename it") from None
+    check_file(path)  # first: a link to itself can't be resolved
     target = path.resolve()
     if not target.is_relative_to(home) and not _is_in_dvc_cache(target):
         raise UserError(f"{path}: a link out of the dataset; put the file itself there")

@@ -13,12 +13,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.files import read_record, require
 from ctscan.images.manifest import IMAGES, MANIFEST, read_manifest
 
-import pandas as pd
+if TYPE_CHECKING:  # help should not wait for it
+    import pandas as pd
 
 METRICS = Path("metrics/split.json")
 
@@ -56,7 +58,7 @@ def refresh_if_asked(paths: Iterable[str]) -> None:
         refresh()
 
 
-def show(manifest: pd.DataFrame, dataset: Path) -> int:
+def show(manifest: "pd.DataFrame", dataset: Path) -> int:
     """Let the class folders in split/images hold the images of `manifest` and nothing else; how many were changed.
 
     Each image is a relative symbolic link to the file in `dataset`, or a copy where the system makes no such links. It

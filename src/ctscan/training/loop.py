@@ -10,27 +10,23 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.params import Training
-from ctscan.core.seeds import derive_seed, generator
-from ctscan.images.batches import ahead
-from ctscan.images.manifest import rows
+from ctscan.core.seeds import derive_seed
+from ctscan.training.devices import device_count, synchronized_normalization
+from ctscan.training.examples import Examples
 from ctscan.training.optimizer import FusedRMSprop
 
 import keras
 import numpy as np
-import pandas as pd
-import tensorflow as tf
 from tqdm import tqdm
 
 Record = dict[str, float]
 Arrays = list[np.ndarray]
-Fetch = Callable[[tf.Tensor], tf.Tensor | tuple[tf.Tensor, ...]]
 
 
 def compile_classifier(
@@ -42,59 +38,14 @@ def compile_classifier(
 
     Args:
         steps_per_execution: how many steps TensorFlow takes before it goes back to Python, which costs a millisecond.
+            On several devices it is 1, because Keras 3.15 fails with more there.
     """
     model.compile(
         FusedRMSprop(learning_rate),
         loss=keras.losses.BinaryCrossentropy(),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
-        steps_per_execution=steps_per_execution,
+        steps_per_execution=steps_per_execution if device_count() == 1 else 1,
     )
-
-
-class Examples:
-    """The images of one subset in the form that a model reads: what `fetch` gives for their positions, and labels.
-
-    Args:
-        positions: (n,) positions that `fetch` understands.
-        labels: (n,) 0 or 1.
-        fetch: (b,) positions -> the model's input for those images.
-    """
-
-    def __init__(self, positions: np.ndarray, labels: np.ndarray, fetch: Fetch) -> None:
-        self.positions = positions.astype("int64")
-        self.labels = labels.astype("float32")
-        self.fetch = fetch
-
-    def steps(self, batch_size: int) -> int:
-        """The number of batches in one pass."""
-        return math.ceil(len(self.labels) / batch_size)
-
-    def ordered(self, batch_size: int) -> tf.data.Dataset:
-        """Batches of one pass, in order."""
-        return self._batches(np.arange(len(self.labels))[None], batch_size)
-
-    def shuffled(self, batch_size: int, seed: int, epochs: range) -> tf.data.Dataset:
-        """Batches of one pass per epoch of `epochs`, in an order that depends on `seed` and the epoch alone."""
-        orders = [generator(seed, "shuffle", epoch).permutation(len(self.labels)) for epoch in epochs]
-        return self._batches(np.stack(orders), batch_size)
-
-    def _batches(self, orders: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        positions, labels = tf.constant(self.positions), tf.constant(self.labels)
-        batches = tf.data.Dataset.from_tensor_slices(orders).flat_map(
-            lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-        )
-        # Without a known number of batches, Keras warns when they run out.
-        count = len(orders) * self.steps(batch_size)
-        return ahead(
-            batches.apply(tf.data.experimental.assert_cardinality(count)),
-            lambda order: (self.fetch(tf.gather(positions, order)), tf.gather(labels, order)),
-        )
-
-
-def examples(manifest: pd.DataFrame, subset: str, fetch: Fetch) -> Examples:
-    """The images of `subset`; `fetch` takes their positions in `manifest`."""
-    positions = rows(manifest, subset)
-    return Examples(positions, manifest["label"].to_numpy()[positions], fetch)
 
 
 def best_epoch(history: list[Record]) -> int:
@@ -132,16 +83,17 @@ def train(
             print(f"continuing after epoch {start}, from {checkpoint}")
         if start < settings.epochs and not _finished(history, settings.patience):
             steps = training.steps(batch_size)
-            model.fit(
-                training.shuffled(batch_size, seed, range(start, settings.epochs)),
-                validation_data=validation.ordered(batch_size),
-                initial_epoch=start,
-                epochs=settings.epochs,
-                shuffle=False,  # the dataset comes in the order of each epoch
-                steps_per_epoch=steps,
-                verbose=0,
-                callbacks=[_Epochs(history, state, settings, steps, seed)],
-            )
+            with synchronized_normalization(model):
+                model.fit(
+                    training.shuffled(batch_size, seed, range(start, settings.epochs)),
+                    validation_data=validation.ordered(batch_size),
+                    initial_epoch=start,
+                    epochs=settings.epochs,
+                    shuffle=False,  # the dataset comes in the order of each epoch
+                    steps_per_epoch=steps,
+                    verbose=0,
+                    callbacks=[_Epochs(history, state, settings, steps, seed)],
+                )
         state.load_best(best_epoch(history))
     return history
 
@@ -162,7 +114,8 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Record | None = None) -> None:
         self.started = time.monotonic()
-        self.rate = float(f"{float(self.model.optimizer.learning_rate):.7g}")  # the digits that float32 holds
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.rate = float(f"{rate:.7g}")  # the digits that float32 holds
         for index, source in enumerate(_seed_generators(self.model)):
             source.state.assign([derive_seed(self.seed, "epoch", epoch, index), 0])
 

@@ -1,0 +1,148 @@
+"""The same sweep by DVC's queue and by every engine gives the same bytes, whatever is killed or preempted meanwhile."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from quick_clone import commit, make_quick_clone, run
+from repository import REPO
+from slurm import AVAILABLE, running_slurm
+from toy_repository import make_toy
+
+pytestmark = pytest.mark.engines
+
+EPOCHS = 15  # of fine-tuning, so that there is time to interrupt it
+GRID = f"lr=1e-3,1e-2 finetune_lr=1e-4,1e-3 finetune.epochs={EPOCHS} finetune.patience={EPOCHS} --until finetune"
+Outputs = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone whose features are committed, with a dataset that DVC tracks."""
+    clone = make_quick_clone(tmp_path_factory.mktemp("base") / "clone")
+    succeeds(clone, "git rm -rq --cached few && dvc add --quiet few")
+    succeeds(clone, "dvc repro --quiet extract-features")
+    commit(clone)
+    return clone
+
+
+@pytest.fixture(scope="module")
+def queued(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    """What DVC's queue makes of the sweep on one machine."""
+    clone = copy(base, tmp_path_factory.mktemp("queue"))
+    succeeds(clone, f"ctscan sweep {GRID} --workers 2")
+    return outputs(clone)
+
+
+@pytest.fixture
+def home(base: Path, tmp_path: Path) -> Path:
+    """A copy of the clone with a hub and a remote."""
+    clone = copy(base, tmp_path)
+    succeeds(clone, f"git init -q --bare '{tmp_path}/hub' && git remote add origin '{tmp_path}/hub'")
+    succeeds(clone, f"mkdir '{tmp_path}/remote' && dvc remote add --local -d store '{tmp_path}/remote'")
+    return clone
+
+
+def copy(base: Path, folder: Path) -> Path:
+    """`base` below `folder`, with programs that import the copy's code."""
+    clone = Path(shutil.copytree(base, folder / "clone", symlinks=True))
+    python = clone / ".venv" / "bin" / "python"
+    python.write_text(python.read_text().replace(str(base), str(clone)))
+    return clone
+
+
+def succeeds(clone: Path, command: str) -> str:
+    done = run(clone, command)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def outputs(clone: Path) -> Outputs:
+    """The md5 of each output of each experiment, as its dvc.lock has it."""
+    refs = succeeds(clone, "git for-each-ref --format='%(refname)' refs/exps").split()
+    found = {}
+    for ref in refs:
+        name = ref.rsplit("/", 1)[1]
+        if name.startswith("finetune,"):
+            stages = yaml.safe_load(succeeds(clone, f"git show '{ref}:dvc.lock'"))["stages"]
+            found[name] = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    assert len(found) == 4
+    return found
+
+
+def logs(clone: Path) -> str:
+    return "".join(path.read_text() for path in clone.glob(".scratch/trials/*/*.log"))
+
+
+def wait_for_finetuning(clone: Path, driver: subprocess.Popen[bytes]) -> None:
+    """Until a run has a checkpoint of its first epoch of fine-tuning."""
+    while not list(clone.glob(".scratch/checkpoints/finetune/*/last.npz")):
+        assert driver.poll() is None, logs(clone)
+        time.sleep(0.05)
+
+
+def test_local_workers_though_the_driver_and_a_worker_are_killed(home: Path, queued: Outputs) -> None:
+    sweep = f"ctscan sweep {GRID} --on local --jobs 2"
+    with subprocess.Popen(["bash", "-c", f"export PATH='{home}/.venv/bin':$PATH; exec {sweep}"], cwd=home) as driver:
+        wait_for_finetuning(home, driver)
+        workers = [child for child in psutil.Process(driver.pid).children() if "worker" in child.cmdline()]
+        driver.kill()
+    workers[0].kill()
+    succeeds(home, sweep)
+    assert outputs(home) == queued
+    assert "another worker runs" in logs(home)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of the users of a Slurm on this machine."""
+    if not AVAILABLE:
+        pytest.skip("no Slurm: apt-get install slurm-wlm munge, as root")
+    pytest.importorskip("submitit")
+    with ExitStack() as stack:
+        try:
+            variables = stack.enter_context(running_slurm(tmp_path / "slurm"))
+        except RuntimeError as error:
+            pytest.skip(f"Slurm does not start here: {error}")
+        yield {**os.environ, **variables}
+
+
+def test_slurm_though_a_job_is_preempted(home: Path, queued: Outputs, slurm: dict[str, str]) -> None:
+    command = f"export PATH='{home}/.venv/bin':$PATH; exec ctscan sweep {GRID} --on slurm --jobs 2"
+    with subprocess.Popen(["bash", "-c", command], cwd=home, env=slurm) as driver:
+        wait_for_finetuning(home, driver)
+        running = ["squeue", "--noheader", "--states=running", "--format=%A"]
+        for job in subprocess.check_output(running, env=slurm, text=True).split():
+            subprocess.run(["scontrol", "requeue", job], env=slurm, check=True)
+    assert driver.returncode == 0
+    assert outputs(home) == queued
+    assert re.search(r"continuing after epoch \d+", logs(home))
+
+
+def test_ray(home: Path, queued: Outputs) -> None:
+    if not find_spec("ray"):
+        pytest.skip("no Ray: pip install 'ctscan[ray]'")
+    succeeds(home, f"ctscan sweep {GRID} --on ray --jobs 2")
+    assert outputs(home) == queued
+
+
+def test_no_experiment_is_lost_though_eight_workers_push_at_once(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path / "toy")
+    rates = [f"0.0{number}" for number in range(1, 9)]
+    ctscan = [sys.executable, "-m", "ctscan", "sweep", f"lr={','.join(rates)}", "--on", "local", "--jobs", "8"]
+    subprocess.run(ctscan, cwd=toy.home, env={**os.environ, "PYTHONPATH": str(REPO / "src")}, check=True)
+    assert sorted(toy.on_hub()) == [f"lr={rate}" for rate in rates]
+    at_home = toy.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
+    assert {line.rsplit("/", 1)[1] for line in at_home if "/lr=" in line} == {
+        f"{name} {commit}" for name, commit in toy.on_hub().items()
+    }
