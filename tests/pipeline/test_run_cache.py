@@ -57,6 +57,25 @@ def test_an_experiment_that_was_run_before_is_restored_wherever_it_runs(clone: P
     assert stages_run(clone, "dvc exp run --temp -S lr=0.01") == []
 
 
+def test_the_four_folders_follow_the_split_of_a_restored_run(clone: Path) -> None:
+    def shown() -> dict[str, bytes]:
+        files = [path for path in (clone / "split/images").rglob("*") if path.is_file()]
+        return {path.relative_to(clone).as_posix(): path.read_bytes() for path in files}
+
+    succeeds(clone, "ctscan folders")
+    first = shown()
+    assert stages_run(clone, "dvc exp run -S seed=8 prepare-split") == ["prepare-split"]
+    assert len(shown()) == len(first)
+    assert shown() != first
+    assert stages_run(clone, "dvc exp run -S seed=7 prepare-split") == []
+    succeeds(clone, "ctscan folders")
+    assert shown() == first
+    # A run in another workspace leaves this one's folders as they are.
+    succeeds(clone, "dvc exp run --temp -S seed=9 prepare-split")
+    assert shown() == first
+    assert "0 links were put right" in succeeds(clone, "ctscan folders").stdout
+
+
 def test_two_trials_on_another_dataset_extract_its_features_once(clone: Path) -> None:
     shutil.copytree(clone / "few", clone / "fewer")
     for folder in ("COVID", "non-COVID"):
