@@ -98,7 +98,8 @@ def draw_three_tests(root: Path, path: Path) -> None:
     axis.tick_params(axis="y", labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title("The fairer the test, the less is left", fontsize=10, weight="bold", loc="left")
-    axis.legend(loc="lower left", fontsize=8, frameon=False)
+    # Opaque, as the line of chance runs behind it.
+    axis.legend(loc="lower left", fontsize=8, framealpha=1, edgecolor="none")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=200, metadata={"Software": None})
 
