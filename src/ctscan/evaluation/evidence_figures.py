@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctscan.evaluation.figures import MODELS, new_figure
+from ctscan.evaluation.figures import MODELS, NAMES, new_figure
 from ctscan.evaluation.net_benefit import TREAT_ALL, TREAT_NONE
 
 import matplotlib.pyplot as plt
@@ -14,18 +14,6 @@ import pandas as pd
 
 WIDTH = 6.0  # inches
 LINE = 88  # letters of the sentence below a picture
-NAMES = {
-    "initial": "initial model",
-    "finetuned": "fine-tuned model",
-    "nearest_neighbour": "nearest neighbour",
-    "hog_svm": "HOG + linear SVM",
-    "image_size": "image size",
-    "image_border": "image border",
-    "shuffled_labels": "shuffled labels",
-    "shifted": "fine-tuned, shifted prior",
-    TREAT_ALL: "treat all",
-    TREAT_NONE: "treat nobody",
-}
 DEFAULTS = {TREAT_ALL: ":", TREAT_NONE: "-"}
 # Lines of controls, all grey: dashes tell them apart.
 DASHES = ((0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 1, 2)), (0, (3, 3)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ctscan.core.params import Classes
+from ctscan.evaluation.net_benefit import TREAT_ALL, TREAT_NONE
 from ctscan.images.batches import Slices
 
 import matplotlib
@@ -15,6 +16,18 @@ import pandas as pd
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; each model also has its own mark and line.
 MODELS = {"initial": ("#0072B2", "o", "--"), "finetuned": ("#D55E00", "s", "-")}
+NAMES = {
+    "initial": "initial model",
+    "finetuned": "fine-tuned model",
+    "nearest_neighbour": "nearest neighbour",
+    "hog_svm": "HOG + linear SVM",
+    "image_size": "image size",
+    "image_border": "image border",
+    "shuffled_labels": "shuffled labels",
+    "shifted": "fine-tuned, shifted prior",
+    TREAT_ALL: "treat all",
+    TREAT_NONE: "treat nobody",
+}
 
 
 @contextmanager
@@ -77,8 +90,11 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
 
 
 def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
-    """Draw reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`."""
-    with new_figure(path, 1, 2, 8.4, 4.2) as axes:
+    """Draw reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`.
+
+    They are narrow enough for a phone.
+    """
+    with new_figure(path, 2, 1, 5.0, 8.4) as axes:
         for axis, moment in zip(axes.flat, ("before", "after"), strict=True):
             axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect")
             for model, (colour, mark, line) in MODELS.items():
@@ -88,26 +104,28 @@ def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapp
                 ends = [observed - [row["low"] for row in rows], [row["high"] for row in rows] - observed]
                 axis.errorbar(
                     scores, observed, np.clip(ends, 0, 1), color=colour, marker=mark, linestyle=line,
-                    markersize=5, linewidth=1.2, elinewidth=0.7, capsize=2, label=model,
+                    markersize=5, linewidth=1.2, elinewidth=0.7, capsize=2, label=NAMES[model],
                 )  # fmt: skip
             axis.set(
-                title=f"{moment} temperature scaling", xlabel="mean predicted probability", xlim=(0, 1), ylim=(0, 1)
+                title=f"{moment} temperature scaling",
+                xlabel="mean predicted probability",
+                ylabel="observed fraction of positives",
+                xlim=(0, 1),
+                ylim=(0, 1),
             )
-        axes[0, 0].set_ylabel("observed fraction of positives")
         axes[0, 0].legend(loc="upper left", fontsize=8)
 
 
 def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.ndarray, classes: Classes) -> None:
-    """Draw the test scores by true class, one panel per model."""
+    """Draw the test scores by true class, one panel per model, narrow enough for a phone."""
     bins = np.linspace(0, 1, 21)
-    with new_figure(path, 1, len(scores), 4.2 * len(scores), 3.2) as axes:
+    with new_figure(path, len(scores), 1, 5.0, 3.0 * len(scores)) as axes:
         for axis, (model, values) in zip(axes.flat, scores.items(), strict=True):
             axis.hist(values[labels == 0], bins, color="0.75", label=classes.negative)
             axis.hist(
                 values[labels == 1], bins, histtype="step", color="#D55E00", linewidth=1.6, label=classes.positive
             )
-            axis.set(title=model, xlabel="predicted probability")
-        axes[0, 0].set_ylabel("test images")
+            axis.set(title=NAMES[model], xlabel="predicted probability", ylabel="test images")
         axes[0, 0].legend(fontsize=8)
 
 
@@ -123,7 +141,7 @@ def draw_controls(path: Path, table: Sequence[Mapping[str, Any]], note: str = ""
             ends = [[row["roc_auc"] - row["low"]], [row["high"] - row["roc_auc"]]]
             axis.errorbar(row["roc_auc"], place, xerr=np.clip(ends, 0, 1), color="black", linewidth=1, capsize=3)
         axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
-        axis.set_yticks(range(len(table)), [row["name"] for row in reversed(table)])
+        axis.set_yticks(range(len(table)), [NAMES.get(row["name"], row["name"]) for row in reversed(table)])
         axis.set(xlabel="\n".join(filter(None, ["test ROC AUC, 95 % interval (dotted: chance)", note])), xlim=(0, 1.02))
 
 
