@@ -8,7 +8,7 @@ from ctscan.core.files import publish, write_json, write_record
 from ctscan.core.params import Params
 from ctscan.core.seeds import make_deterministic
 from ctscan.core.stage import run_stage
-from ctscan.evaluation import baselines, calibration, evidence, evidence_figures, figures, gradcam, intervals, novelty
+from ctscan.evaluation import baselines, evidence, evidence_figures, figures, gradcam, intervals, novelty
 from ctscan.evaluation.assess import (
     ScoredSubset,
     assess,
@@ -80,7 +80,7 @@ def evaluate(params: Params) -> None:
     for model, more in evidence.assess_models(predictions, threshold, resamples, seed).items():
         reports[model] |= more
     _publish(params, subsets, test, resamples, reports, findings, predictions, detector, maps)
-    print("\n".join(filter(None, [run_tables(reports), learned_note(findings)])))
+    print(run_tables({**reports, **findings}))
 
 
 def _publish(
@@ -111,9 +111,11 @@ def _publish(
             calls = confusion_rows(model, test, params.evaluate, params.classes)
             write_json(output(PLOTS / f"confusion_{model}.json"), calls)
 
-        temperatures = {model: report["calibration"]["temperature"] for model, report in reports.items()}
-        reliability = calibration.before_and_after(test.labels, test.scores, temperatures, params.evaluate.bins)
-        figures.draw_reliability(output(PLOTS / "reliability.png"), reliability)
+        evidence_figures.draw_calibration(
+            output(PLOTS / "reliability.png"),
+            evidence.calibration_panels(predictions, params.evaluate.bins),
+            evidence_figures.HOW_TO_READ_CALIBRATION,
+        )
         figures.draw_histograms(output(PLOTS / "scores.png"), test.scores, test.labels, params.classes)
         figures.draw_controls(output(PLOTS / "controls.png"), findings["controls"], learned_note(findings))
         evidence_figures.draw_decision_curves(

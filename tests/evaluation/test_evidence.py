@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ctscan.evaluation import evidence, evidence_figures
-from ctscan.evaluation.calibration import apply_temperature, fit_temperature
+from ctscan.evaluation.calibration import apply_temperature, fit_temperature, reliability
 from ctscan.evaluation.intervals import resample, roc_band
 from ctscan.evaluation.predictions import MODELS
 from ctscan.evaluation.tables import evidence_table
@@ -49,6 +49,17 @@ def test_each_score_of_each_fold_has_the_temperature_of_its_own_validation(folds
             expected = apply_temperature(own[name], fit_temperature(val["label"], val[name], "val"))
             assert found.loc[own.index, name].to_numpy() == pytest.approx(expected)
     assert found["novelty"].equals(table["novelty"])
+
+
+def test_calibration_is_shown_on_test_before_and_after_scaling() -> None:
+    table = predictions()
+    test, val = (table[table["subset"] == subset] for subset in ("test", "val"))
+    panels = evidence.calibration_panels(table, 10)
+    assert list(panels) == ["Before temperature scaling", "After temperature scaling"]
+    for model in MODELS:
+        scaled = apply_temperature(test[model], fit_temperature(val["label"], val[model], "val"))
+        for rows, scores in zip(panels.values(), (test[model].to_numpy(), scaled), strict=True):
+            assert rows[model] == reliability(test["label"], scores, 10, model)
 
 
 def test_findings_are_those_of_the_test_rows_and_choices_those_of_validation() -> None:

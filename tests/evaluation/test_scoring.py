@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from ctscan.core.files import read_record
 from ctscan.core.params import Head
 from ctscan.core.seeds import INFERENCE_BATCH
 from ctscan.evaluation import scoring
 from ctscan.evaluation.baselines import fit_baselines
 from ctscan.evaluation.novelty import fit_detector, observe, with_features
 from ctscan.evaluation.scoring import read_subsets, score_images
-from ctscan.evaluation.tables import learned_note
+from ctscan.evaluation.tables import run_tables
 from ctscan.model.forward import forward
 from ctscan.model.head import build_head
 
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 from networks import SIZE, tiny_network
 from PIL import Image
+from repository import REPO
 
 COUNTS = {"train": 12, "val": 20, "test": 50}
 
@@ -75,9 +77,10 @@ def test_scores_by_blocks_are_those_of_all_images_at_once(monkeypatch: pytest.Mo
         np.testing.assert_allclose(parts.baselines[name], scores, rtol=1e-9)
 
 
-def test_a_reader_is_told_of_a_sample_and_only_of_one() -> None:
-    learned = {"exact": True, "learned_images": 12, "learned_groups": 3, "train_images": 12}
-    assert learned_note({}) == learned_note({"baselines": learned}) == ""
-    assert "from 12 of 90 training images" in learned_note(
-        {"baselines": learned | {"exact": False, "train_images": 90}}
-    )
+def test_a_reader_of_the_results_is_told_of_a_sample_and_only_of_one() -> None:
+    details = read_record(REPO / "metrics/details.json")
+    drawn = details | {"baselines": {"exact": False, "learned_images": 12, "learned_groups": 3, "train_images": 90}}
+    note = "Baselines and controls learned from 12 of 90 training images (drawn groups); all test images are scored."
+    assert run_tables(drawn) == f"{run_tables(details)}\n{note}"
+    older = {name: value for name, value in details.items() if name != "baselines"}
+    assert run_tables(older) == run_tables(details)

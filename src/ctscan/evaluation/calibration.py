@@ -1,7 +1,5 @@
 """Measure how well scores agree with probabilities, and bring them closer by temperature scaling."""
 
-from collections.abc import Mapping
-
 from ctscan.evaluation.metrics import Scores, checked
 
 import numpy as np
@@ -86,16 +84,3 @@ def apply_temperature(scores: npt.ArrayLike, temperature: float) -> Scores:
 def _logits(scores: Scores) -> Scores:
     logits: Scores = logit(np.clip(scores, CLIP, 1 - CLIP))
     return logits
-
-
-def before_and_after(
-    labels: npt.ArrayLike, scores: Mapping[str, Scores], temperatures: Mapping[str, float], bins: int
-) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """The reliability tables of each model `before` and `after` temperature scaling, on test."""
-    return {
-        model: {
-            "before": reliability(labels, values, bins, f"test, {model}"),
-            "after": reliability(labels, apply_temperature(values, temperatures[model]), bins, f"test, {model}"),
-        }
-        for model, values in scores.items()
-    }

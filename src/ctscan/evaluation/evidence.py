@@ -123,6 +123,16 @@ def decision_panels(predictions: pd.DataFrame, resamples: Resamples, positive: s
     }
 
 
+def calibration_panels(predictions: pd.DataFrame, bins: int) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """The rows of `calibration.reliability` of each model on test, by title: before and after temperature scaling."""
+    return {
+        f"{moment} temperature scaling": {
+            model: calibration.reliability(test["label"], test[model], bins, f"test, {model}") for model in MODELS
+        }
+        for moment, (_, test) in (("Before", _parts(predictions)), ("After", _parts(calibrated(predictions))))
+    }
+
+
 def risk_curves(predictions: pd.DataFrame, threshold: float, resamples: Resamples) -> dict[str, list[dict[str, float]]]:
     """Risk against coverage of the fine-tuned model on test, by the order in which images are left out."""
     _, test = _parts(predictions)

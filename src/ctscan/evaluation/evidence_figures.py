@@ -26,6 +26,9 @@ HOW_TO_READ_RISK = (
     "How to read it: going left, the images that are trusted least are left to a person. The lower the line falls, the "
     "better the model knows when it is wrong; a flat line means that it does not. Bands: 95 % bootstrap over groups."
 )
+HOW_TO_READ_CALIBRATION = (
+    "How to read it: on the diagonal, a probability means what it says. Bars: 95 % intervals (Wilson) over images."
+)
 ORDERS = {
     "confidence": ("#D55E00", "-", "least confident left out"),
     "novelty": ("#009E73", "--", "highest novelty score left out"),
@@ -44,7 +47,7 @@ def draw_decision_curves(
                 label = NAMES.get(name, name)
                 x, y = curve["threshold"], curve["net_benefit"]
                 if name in MODELS:
-                    colour, _, line = MODELS[name]
+                    colour, line = MODELS[name]
                     axis.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
                     axis.plot(x, y, color=colour, linestyle=line, linewidth=1.8, label=label, zorder=3)
                 elif name in DEFAULTS:
@@ -115,7 +118,7 @@ def draw_calibration(path: Path, panels: Mapping[str, Mapping[str, Sequence[Mapp
 def _styles(curves: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Colour and line of each curve: a model's own, or the next ones for what is not a model."""
     others = iter((("#D55E00", "-"), ("#0072B2", "--"), ("#009E73", "-."), ("0.4", ":")))
-    return [(MODELS[name][0], MODELS[name][2]) if name in MODELS else next(others) for name in curves]
+    return [MODELS[name] if name in MODELS else next(others) for name in curves]
 
 
 def _below(sentence: str) -> None:

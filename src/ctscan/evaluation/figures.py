@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; each model also has its own mark and line.
-MODELS = {"initial": ("#0072B2", "o", "--"), "finetuned": ("#D55E00", "s", "-")}
+# Okabe & Ito's colours, which colour-blind readers can tell apart; each model also has its own line.
+MODELS = {"initial": ("#0072B2", "--"), "finetuned": ("#D55E00", "-")}
 NAMES = {
     "initial": "initial model",
     "finetuned": "fine-tuned model",
@@ -89,33 +89,6 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
             explained.set_title("Grad-CAM: 0 everywhere" if not saliency.any() else "Grad-CAM", fontsize=7)
 
 
-def draw_reliability(path: Path, tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
-    """Draw reliability diagrams before and after temperature scaling: `tables[model]["before" | "after"]`.
-
-    They are narrow enough for a phone.
-    """
-    with new_figure(path, 2, 1, 5.0, 8.4) as axes:
-        for axis, moment in zip(axes.flat, ("before", "after"), strict=True):
-            axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect")
-            for model, (colour, mark, line) in MODELS.items():
-                rows = tables[model][moment]
-                scores = np.array([row["mean_score"] for row in rows])
-                observed = np.array([row["observed"] for row in rows])
-                ends = [observed - [row["low"] for row in rows], [row["high"] for row in rows] - observed]
-                axis.errorbar(
-                    scores, observed, np.clip(ends, 0, 1), color=colour, marker=mark, linestyle=line,
-                    markersize=5, linewidth=1.2, elinewidth=0.7, capsize=2, label=NAMES[model],
-                )  # fmt: skip
-            axis.set(
-                title=f"{moment} temperature scaling",
-                xlabel="mean predicted probability",
-                ylabel="observed fraction of positives",
-                xlim=(0, 1),
-                ylim=(0, 1),
-            )
-        axes[0, 0].legend(loc="upper left", fontsize=8)
-
-
 def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.ndarray, classes: Classes) -> None:
     """Draw the test scores by true class, one panel per model, narrow enough for a phone."""
     bins = np.linspace(0, 1, 21)
@@ -141,7 +114,7 @@ def draw_controls(path: Path, table: Sequence[Mapping[str, Any]], note: str = ""
             ends = [[row["roc_auc"] - row["low"]], [row["high"] - row["roc_auc"]]]
             axis.errorbar(row["roc_auc"], place, xerr=np.clip(ends, 0, 1), color="black", linewidth=1, capsize=3)
         axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
-        axis.set_yticks(range(len(table)), [NAMES.get(row["name"], row["name"]) for row in reversed(table)])
+        axis.set_yticks(range(len(table)), [NAMES[row["name"]] for row in reversed(table)])
         axis.set(xlabel="\n".join(filter(None, ["test ROC AUC, 95 % interval (dotted: chance)", note])), xlim=(0, 1.02))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctscan.evaluation.metrics import HEADLINE
+from ctscan.evaluation.predictions import MODELS
 
 BENEFIT_AT = 0.2  # of `net_benefit.REPORTED`
 
@@ -59,10 +60,15 @@ def learned_note(details: Mapping[str, Any]) -> str:
     )
 
 
-def run_tables(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """`evidence_table`, unless the run is of an older revision that has no evidence, and below it `results_table`."""
-    has_evidence = all("win_probability" in report for report in details.values())
-    return (f"{evidence_table(details)}\n\n" if has_evidence else "") + results_table(details)
+def run_tables(details: Mapping[str, Any]) -> str:
+    """The `evidence_table` of a run, its `results_table`, and its `learned_note`, as far as it has them.
+
+    `details` is what metrics/details.json holds. A run of an older revision has no evidence.
+    """
+    reports = {model: details[model] for model in MODELS}
+    has_evidence = all("win_probability" in report for report in reports.values())
+    tables = (f"{evidence_table(reports)}\n\n" if has_evidence else "") + results_table(reports)
+    return "\n".join(filter(None, [tables, learned_note(details)]))
 
 
 def results_table(details: Mapping[str, Mapping[str, Any]]) -> str:

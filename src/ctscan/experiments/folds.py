@@ -220,30 +220,23 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
 
 def draw_folds(folder: Path, pooled: "pd.DataFrame", params: Params) -> None:
     """Draw ROC curves, calibration, scores, decision curves and risk against coverage of the pooled table."""
-    from ctscan.evaluation import calibration, evidence, evidence_figures, figures, intervals
+    from ctscan.evaluation import evidence, evidence_figures, figures, intervals
     from ctscan.evaluation.predictions import MODELS
 
-    threshold, bins = params.evaluate.threshold, params.evaluate.bins
     test = pooled[pooled["subset"] == "test"]
     labels = test["label"].to_numpy()
     resamples = intervals.resample(labels, test["group"], params.evaluate.bootstrap, params.seed, "test of all folds")
     scores = {model: test[model].to_numpy() for model in MODELS}
     curves = {model: intervals.roc_band(labels, values, resamples, model)["points"] for model, values in scores.items()}
     evidence_figures.draw_roc(folder / "roc.png", curves, f"{NOTE} Bands: 95 %, over groups.")
-    after = evidence.calibrated(pooled).loc[test.index]
-    panels = {
-        f"{moment} temperature scaling": {
-            model: calibration.reliability(labels, values[model], bins, model) for model in MODELS
-        }
-        for moment, values in (("Before", test), ("After", after))
-    }
+    panels = evidence.calibration_panels(pooled, params.evaluate.bins)
     evidence_figures.draw_calibration(folder / "reliability.png", panels, f"{NOTE} A temperature for each fold.")
     figures.draw_histograms(folder / "scores.png", scores, labels, params.classes)
     evidence_figures.draw_decision_curves(
         folder / "net_benefit.png", evidence.decision_panels(pooled, resamples, params.classes.positive)
     )
     evidence_figures.draw_risk_coverage(
-        folder / "risk_coverage.png", evidence.risk_curves(pooled, threshold, resamples)
+        folder / "risk_coverage.png", evidence.risk_curves(pooled, params.evaluate.threshold, resamples)
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
 from ctscan.core.params import parse_yaml
+from ctscan.experiments.compare import MODELS
 from ctscan.experiments.readme_figures import FOLDER, HOLD_OUT, STYLES, draw_all, read_three_tests
 from ctscan.experiments.spread import label, table
 
@@ -22,7 +23,6 @@ PAGES = (
     "studies/random-vs-blocked/README.md",
     "benchmarks/README.md",
 )
-MODELS = ("initial", "finetuned")
 BASELINES = ("nearest_neighbour", "hog_svm")
 REPEATED = ("random", "blocked")  # the splits whose repeats over seeds are recorded
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
@@ -74,8 +74,7 @@ def sample_run(root: Path) -> str:
     # Here and below, as scikit-learn takes half a second that help can do without.
     from ctscan.evaluation.tables import run_tables
 
-    details = read_record(root / "metrics/details.json")
-    return f"```text\n{run_tables({model: details[model] for model in MODELS})}\n```"
+    return f"```text\n{run_tables(read_record(root / 'metrics/details.json'))}\n```"
 
 
 def finding(root: Path) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ctscan.experiments.compare import MODELS, WORK_TREE, is_evaluated, read_details
+from ctscan.experiments.compare import WORK_TREE, is_evaluated, read_details
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("not evaluated: the last run ended before the stage evaluate; `dvc repro` evaluates it")
         return 0
     # Here, as scikit-learn takes half a second that help can do without.
-    from ctscan.evaluation.tables import learned_note, run_tables
+    from ctscan.evaluation.tables import run_tables
 
-    print(run_tables({model: details[model] for model in MODELS}))
-    if note := learned_note(details):
-        print(note)
+    print(run_tables(details))
     return 0
