@@ -1,6 +1,7 @@
 """A sweep on workers: what all runs share is made once, a run that fails holds up no other, nothing is run twice."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ctscan.core.errors import UserError
@@ -51,6 +52,24 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_then_only_it_is_run_again
     assert "best on validation: dvc exp run -S lr=0.0" in capsys.readouterr().out
     assert logged(toy, "lr=0.01") == before
     assert set(driver.experiments_at_home(toy.run("git", "rev-parse", "HEAD").strip())) == set(toy.on_hub())
+
+
+def test_a_sweep_of_which_there_is_no_news_ends_with_what_it_waits_for(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck:
+        pause = 0.0
+        goes_on = True
+
+        def start(self, trials: Sequence[Path]) -> None:
+            pass
+
+        def active(self) -> set[Path]:
+            return {tmp_path / "stuck.json"}
+
+    monkeypatch.setattr(driver, "STILL", -1)
+    with pytest.raises(UserError, match=r"^no news of 1 runs for .*, among them stuck \(.*stuck\.log\); .*squeue"):
+        driver.dispatch([tmp_path / "stuck.json"], Stuck(), str(toy.hub), "0" * 40, detach=False)
 
 
 def test_what_all_runs_share_is_made_once_and_pushed(toy: Toy) -> None:

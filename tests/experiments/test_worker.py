@@ -214,8 +214,27 @@ def test_a_full_disk_of_the_machine_is_named(toy: Toy, tmp_path: Path, monkeypat
 def test_why_dvc_failed_is_said(toy: Toy) -> None:
     with pytest.raises(UserError, match=r"^`dvc push --remote nowhere` failed: .*nowhere"):
         trials.transfer("push", "--remote", "nowhere", at=toy.home)
-    said = "ERROR: failed to reproduce: Checkout failed for following targets:\nsample\nIs your cache up to date?"
-    assert trials.telling_line(said).endswith("following targets: sample")
+
+
+def test_a_hub_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = tmp_path / "ssh"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH", str(silent))
+    monkeypatch.setattr(trials, "ANSWER", 0.2)
+    with pytest.raises(UserError, match=r"^`git ls-remote nobody@nowhere:hub .*` had not ended after 0\.2 s and was"):
+        trials.experiments_on("nobody@nowhere:hub", "0" * 40)
+
+
+def test_another_worker_that_does_not_end_is_named(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = trials.read_trial(write_trial(tmp_path, toy, "0.09"))
+    monkeypatch.setattr(worker, "OTHER", -1)
+    with (
+        worker.own_folder(trial),
+        pytest.raises(UserError, match=r"^another worker has run lr=0\.09 here for .* end it"),
+        worker.own_folder(trial),
+    ):
+        pass
 
 
 def test_a_hub_that_is_away_is_asked_again_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
