@@ -105,6 +105,19 @@ def test_changes_that_no_worker_would_have_are_refused(toy: Toy) -> None:
     script.write_text(text)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--on", "local", "--jobs", 0), "--jobs 0: nothing would ever run"),
+        (("--collect",), "--collect needs --on"),
+        (("--on", "local", "--detach"), "--detach: workers on local need the program that started them"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(toy: Toy, options: tuple[str | int, ...], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"^sweep: {message}"):
+        ctscan("sweep", "lr=0.4", *options)
+
+
 def test_a_hub_or_a_remote_that_is_not_named_is_asked_for(toy: Toy) -> None:
     with pytest.raises(UserError, match="--remote NAME"):
         driver.find_store(None, "unknown")

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ctscan.core.errors import UserError
@@ -237,13 +238,21 @@ def test_another_worker_that_does_not_end_is_named(toy: Toy, tmp_path: Path, mon
         pass
 
 
-def test_a_hub_that_is_away_is_asked_again_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_away_is_asked_again_and_then_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
+    away = toy.hub.rename(toy.hub.with_name("away"))
+
+    def wait(seconds: int) -> None:
+        waited.append(seconds)
+        if waited == [2, 5]:
+            away.rename(toy.hub)
+
     monkeypatch.setattr(trials, "DELAYS", (2, 5))
-    monkeypatch.setattr("time.sleep", waited.append)
-    answers = iter([False, False, True])
-    trials.retry(lambda: None if next(answers) else _refuse())
+    monkeypatch.setattr(trials, "time", SimpleNamespace(sleep=wait))  # subprocess sleeps too
+    trials.retry(lambda: trials.experiments_on(str(toy.hub), "0" * 40))
     assert waited == [2, 5]
-    with pytest.raises(UserError, match="the remote is away"):
-        trials.retry(_refuse)
+    toy.hub.rename(away)
+    with pytest.raises(UserError, match=r"^`git ls-remote .*` failed: fatal: [^\n]*$"):
+        trials.retry(lambda: trials.experiments_on(str(toy.hub), "0" * 40))
     assert waited == [2, 5, 2, 5]
+    away.rename(toy.hub)

@@ -49,9 +49,13 @@ def queued(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
 @pytest.fixture
 def home(base: Path, tmp_path: Path) -> Path:
     """A copy of the clone with a hub and a remote."""
-    clone = copy(base, tmp_path)
-    succeeds(clone, f"git init -q --bare '{tmp_path}/hub' && git remote add origin '{tmp_path}/hub'")
-    succeeds(clone, f"mkdir '{tmp_path}/remote' && dvc remote add --local -d store '{tmp_path}/remote'")
+    succeeds(tmp_path, "git init -q --bare hub && mkdir remote")
+    return connect(copy(base, tmp_path), tmp_path)
+
+
+def connect(clone: Path, folder: Path) -> Path:
+    """The clone with the hub and the remote that lie in `folder`."""
+    succeeds(clone, f"git remote add origin '{folder}/hub' && dvc remote add --local -d store '{folder}/remote'")
     return clone
 
 
@@ -68,7 +72,7 @@ def started(clone: Path, command: str, variables: Mapping[str, str] = os.environ
     """The command in bash, as with the clone's .venv activated. What is left of it in the end is killed."""
     environment = {**variables, "PATH": f"{clone}/.venv/bin{os.pathsep}{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)
-    with (clone.parent / "said.log").open("w") as said:
+    with (clone.with_suffix(".said")).open("w") as said:
         process = subprocess.Popen(
             ["bash", "-c", command],
             cwd=clone,
@@ -105,7 +109,7 @@ def succeeds(clone: Path, command: str, variables: Mapping[str, str] = os.enviro
 
 def said(clone: Path) -> str:
     """The last words of the last command, and of each worker."""
-    logs = [clone.parent / "said.log", *clone.glob(".scratch/trials/*/*.log")]
+    logs = [clone.with_suffix(".said"), *clone.glob(".scratch/trials/*/*.log")]
     return "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in logs)
 
 
@@ -164,13 +168,21 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {**os.environ, **variables}
 
 
-def test_slurm_though_a_job_is_preempted(home: Path, queued: Outputs, slurm: dict[str, str]) -> None:
-    with started(home, f"exec ctscan sweep {GRID} --on slurm --jobs 2", slurm) as driver:
+def test_slurm_though_the_driver_leaves_and_jobs_are_preempted(
+    home: Path, base: Path, queued: Outputs, slurm: dict[str, str]
+) -> None:
+    sweep = f"ctscan sweep {GRID} --on slurm --jobs 2"
+    succeeds(home, f"{sweep} --detach", slurm)
+    with started(home, f"exec {sweep}", slurm) as driver:
         wait_for_finetuning(home, driver)
         for job in succeeds(home, "squeue --noheader --states=running --format=%A", slurm).split():
             succeeds(home, f"scontrol requeue {job}", slurm)
         finish(home, driver)
     assert outputs(home) == queued
+    assert len(list(home.glob(".scratch/trials/*/slurm/*_submitted.pkl"))) == len(queued)
+    other = connect(copy(base, home.parent / "other"), home.parent)
+    assert "best on validation" in succeeds(other, f"{sweep} --collect", slurm)
+    assert outputs(other) == queued
     assert re.search(r"continuing after epoch \d+", logs(home))
 
 
@@ -181,14 +193,33 @@ def test_ray(home: Path, queued: Outputs) -> None:
     assert outputs(home) == queued
 
 
-def test_no_experiment_is_lost_though_eight_workers_push_at_once(tmp_path: Path) -> None:
+def test_repeats_are_those_of_one_machine(home: Path) -> None:
+    repeats = "ctscan repeats --seeds 2"
+    written = home / "metrics" / "repeats" / "random.json"
+    succeeds(home, repeats)
+    at_home = written.read_bytes()
+    written.unlink()
+    succeeds(home, f"{repeats} --on local --jobs 2")
+    assert written.read_bytes() == at_home
+
+
+def test_no_experiment_is_lost_though_eight_workers_of_two_sweeps_push_at_once(tmp_path: Path) -> None:
     toy = make_toy(tmp_path / "toy")
-    rates = [f"0.0{number}" for number in range(1, 9)]
-    ctscan = [sys.executable, "-m", "ctscan", "sweep", f"lr={','.join(rates)}", "--on", "local", "--jobs", "8"]
-    variables = {**os.environ, "PYTHONPATH": str(REPO / "src")}
-    subprocess.run(ctscan, cwd=toy.home, env=variables, check=True, timeout=PATIENCE)
-    assert sorted(toy.on_hub()) == [f"lr={rate}" for rate in rates]
-    at_home = toy.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
-    assert {line.rsplit("/", 1)[1] for line in at_home if "/lr=" in line} == {
-        f"{name} {commit}" for name, commit in toy.on_hub().items()
-    }
+    other = toy._replace(home=Path(shutil.copytree(toy.home, toy.home.with_name("other"))))
+    other.run("git", "commit", "--quiet", "--allow-empty", "--message", "another's")
+    rates = [f"0.0{number}" for number in range(1, 5)]
+    ctscan = f"PYTHONPATH='{REPO}/src' exec '{sys.executable}' -m ctscan"
+    sweep = f"{ctscan} sweep lr={','.join(rates)} --on local --jobs 4"
+    with started(toy.home, sweep) as one, started(other.home, sweep) as another:
+        finish(toy.home, one)
+        finish(other.home, another)
+    names = [f"lr={rate}" for rate in rates]
+    on_hub = toy.run("git", "ls-remote", str(toy.hub), "refs/exps/*").replace("\t", " ").splitlines()
+    at_home = [
+        line
+        for place in (toy, other)
+        for line in place.run("git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+        if line.rsplit("/", 1)[1] in names
+    ]
+    assert sorted(at_home) == sorted(on_hub)
+    assert len(on_hub) == len(set(on_hub)) == 8

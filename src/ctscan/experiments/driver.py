@@ -53,6 +53,17 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     later.add_argument("--collect", action="store_true", help="start nothing and take what has been done")
 
 
+def elsewhere(arguments: argparse.Namespace) -> bool:
+    """Whether workers are asked for. Raises `UserError` where the options that go with them make no sense."""
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}: nothing would ever run; it needs 1 or more")
+    if not arguments.on and (arguments.detach or arguments.collect):
+        raise UserError(
+            f"--{'detach' if arguments.detach else 'collect'} needs --on, which says where the runs are done"
+        )
+    return arguments.on is not None
+
+
 class Store(NamedTuple):
     """Where machines meet."""
 
