@@ -98,7 +98,7 @@ NOT_RUN = {
         "takes minutes; tests/experiments/test_driver.py runs such sweeps on stages that take no time"
     ),
     "ctscan sweep lr=1e-4,3e-4,1e-3 seed=7,8,9 --on slurm --jobs 9 --gpus 1": CLUSTER,
-    "ctscan sweep split.folds=5 split.fold=0,1,2,3,4 --until evaluate --on ray --jobs 5": CLUSTER,
+    "ctscan folds --folds 5 --on ray --jobs 5": CLUSTER,
     "ctscan repeats --strategy blocked --seeds 10 --on slurm --jobs 10": CLUSTER,
     "export SBATCH_PARTITION=gpu SBATCH_ACCOUNT=mylab": CLUSTER,
     "ctscan sweep lr=1e-4,3e-4,1e-3 --on slurm --jobs 24 --cpus 4 --gpus 1 --minutes 120 --detach": CLUSTER,

@@ -1,6 +1,7 @@
 """A sweep on workers: what all runs share is made once, a run that fails holds up no other, nothing is run twice."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ctscan.core.errors import UserError
@@ -53,6 +54,24 @@ def test_a_run_that_fails_is_tried_twice_and_named_and_then_only_it_is_run_again
     assert set(driver.experiments_at_home(toy.run("git", "rev-parse", "HEAD").strip())) == set(toy.on_hub())
 
 
+def test_a_sweep_of_which_there_is_no_news_ends_with_what_it_waits_for(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck:
+        pause = 0.0
+        goes_on = True
+
+        def start(self, trials: Sequence[Path]) -> None:
+            pass
+
+        def active(self) -> set[Path]:
+            return {tmp_path / "stuck.json"}
+
+    monkeypatch.setattr(driver, "STILL", -1)
+    with pytest.raises(UserError, match=r"^no news of 1 runs for .*, among them stuck \(.*stuck\.log\); .*squeue"):
+        driver.dispatch([tmp_path / "stuck.json"], Stuck(), str(toy.hub), "0" * 40, detach=False)
+
+
 def test_what_all_runs_share_is_made_once_and_pushed(toy: Toy) -> None:
     store = driver.find_store(None, None)
     head = toy.run("git", "rev-parse", "HEAD").strip()
@@ -84,6 +103,19 @@ def test_changes_that_no_worker_would_have_are_refused(toy: Toy) -> None:
     with pytest.raises(SystemExit, match=r"^sweep: src/stage\.py is not as committed"):
         ctscan("sweep", "lr=0.3", "--on", "local")
     script.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--on", "local", "--jobs", 0), "--jobs 0: nothing would ever run"),
+        (("--collect",), "--collect needs --on"),
+        (("--on", "local", "--detach"), "--detach: workers on local need the program that started them"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(toy: Toy, options: tuple[str | int, ...], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"^sweep: {message}"):
+        ctscan("sweep", "lr=0.4", *options)
 
 
 def test_a_hub_or_a_remote_that_is_not_named_is_asked_for(toy: Toy) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from commands import ctscan
 from repository import REPO
 from sklearn.metrics import roc_auc_score
 
@@ -137,7 +138,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_folds_are_read_from_revisions_and_written_as_table_report_and_pictures(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.run(Namespace(experiments=["fold-0", "fold-1", "fold-2"])) == 0
+    ctscan("folds", "fold-0", "fold-1", "fold-2")
     assert "3 folds, blocked split, 72 images (36 positive) of 18 groups" in capsys.readouterr().out
     written = parse_predictions((repository / "metrics/folds/blocked.csv").read_text(), "blocked")
     pd.testing.assert_frame_equal(written, pool([fold(number) for number in range(FOLDS)]))
@@ -159,10 +160,40 @@ def test_folds_are_read_from_revisions_and_written_as_table_report_and_pictures(
         command.read_fold("absent")
 
 
+def test_with_an_engine_the_folds_of_the_sweep_are_run_and_pooled(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(REPO / "params.yaml", "params.yaml")
+    there = {f"evaluate,split.folds=3,split.fold={number}": f"fold-{number}" for number in range(FOLDS)}
+
+    def run_elsewhere(experiments: dict[str, list[str]], stage: str, arguments: Namespace) -> str | None:
+        assert list(experiments) == list(there)
+        assert experiments["evaluate,split.folds=3,split.fold=2"] == ["split.folds=3", "split.fold=2"]
+        assert stage == "evaluate"
+        return None if arguments.detach else "base"
+
+    monkeypatch.setattr(command, "run_elsewhere", run_elsewhere)
+    monkeypatch.setattr(command, "require_tracked", lambda datasets: None)
+    monkeypatch.setattr(command, "experiments_at_home", lambda base: there)
+    read_fold = command.read_fold
+    monkeypatch.setattr(command, "read_fold", lambda name: read_fold(there[name]))
+    on = ("--folds", 3, "--on", "slurm")
+    ctscan("folds", *on, "--detach")
+    assert capsys.readouterr().out == ""
+    ctscan("folds", *on)
+    assert "3 folds, blocked split, 72 images (36 positive) of 18 groups" in capsys.readouterr().out
+    del there["evaluate,split.folds=3,split.fold=1"]
+    monkeypatch.setattr(command, "run_elsewhere", lambda *_: "base")
+    with pytest.raises(SystemExit, match=r"^folds: no result of evaluate,split\.folds=3,split\.fold=1; their logs"):
+        ctscan("folds", *on)
+    with pytest.raises(SystemExit, match=r"^folds: .*name no experiments beside it"):
+        ctscan("folds", "fold-0", *on)
+
+
 def test_folds_are_recorded_with_the_external_reports_of_their_models(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command.run(Namespace(experiments=["fold-0", "fold-1", "fold-2"]))
+    ctscan("folds", "fold-0", "fold-1", "fold-2")
     printed = capsys.readouterr().out.partition("\n\nmetrics/folds/blocked.json")[0]
     models = json.loads((repository / "metrics/folds/blocked.json").read_text())["finetuned_md5"]
     assert models == [hashlib.md5(predictions(number).encode()).hexdigest() for number in range(FOLDS)]

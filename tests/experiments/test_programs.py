@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import attempt, calling_dvc, read_program, run_program, status
+from ctscan.experiments.programs import attempt, calling_dvc, read_program, reason, run_program, status
 from ctscan.experiments.studies import require_code
 from ctscan.experiments.sweep import require_committed
 
@@ -43,6 +43,22 @@ def test_the_repository_of_another_user_is_named_with_gits_remedy(
     for asked in (require_committed, lambda: calling_dvc().__enter__(), lambda: require_code("HEAD")):
         with pytest.raises(UserError, match=r"^`git .* failed: fatal: detected dubious ownership .*safe\.directory"):
             asked()
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "ERROR: no such files:\nsample\nIs it there?\n\nHaving any troubles? Ask",
+            "ERROR: no such files: sample Is it there?",
+        ),
+        ("Pulling\nERROR: no a - away\nERROR: no b - away\nERROR: no c - away", "ERROR: no a - away"),
+        ("squeue: error: no controller\n", "squeue: error: no controller"),
+        ("", "it does not say why"),
+    ],
+)
+def test_why_a_program_failed_is_one_line(said: str, line: str) -> None:
+    assert reason(said) == line
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "params.yaml"])

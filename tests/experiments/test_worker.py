@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ctscan.core.errors import UserError
@@ -214,17 +215,44 @@ def test_a_full_disk_of_the_machine_is_named(toy: Toy, tmp_path: Path, monkeypat
 def test_why_dvc_failed_is_said(toy: Toy) -> None:
     with pytest.raises(UserError, match=r"^`dvc push --remote nowhere` failed: .*nowhere"):
         trials.transfer("push", "--remote", "nowhere", at=toy.home)
-    said = "ERROR: failed to reproduce: Checkout failed for following targets:\nsample\nIs your cache up to date?"
-    assert trials.telling_line(said).endswith("following targets: sample")
 
 
-def test_a_hub_that_is_away_is_asked_again_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = tmp_path / "ssh"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH", str(silent))
+    monkeypatch.setattr(trials, "ANSWER", 0.2)
+    with pytest.raises(UserError, match=r"^`git ls-remote nobody@nowhere:hub .*` had not ended after 0\.2 s and was"):
+        trials.experiments_on("nobody@nowhere:hub", "0" * 40)
+
+
+def test_another_worker_that_does_not_end_is_named(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = trials.read_trial(write_trial(tmp_path, toy, "0.09"))
+    monkeypatch.setattr(worker, "OTHER", -1)
+    with (
+        worker.own_folder(trial),
+        pytest.raises(UserError, match=r"^another worker has run lr=0\.09 here for .* end it"),
+        worker.own_folder(trial),
+    ):
+        pass
+
+
+def test_a_hub_that_is_away_is_asked_again_and_then_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
+    away = toy.hub.rename(toy.hub.with_name("away"))
+
+    def wait(seconds: int) -> None:
+        waited.append(seconds)
+        if waited == [2, 5]:
+            away.rename(toy.hub)
+
     monkeypatch.setattr(trials, "DELAYS", (2, 5))
-    monkeypatch.setattr("time.sleep", waited.append)
-    answers = iter([False, False, True])
-    trials.retry(lambda: None if next(answers) else _refuse())
+    monkeypatch.setattr(trials, "time", SimpleNamespace(sleep=wait))  # subprocess sleeps too
+    trials.retry(lambda: trials.experiments_on(str(toy.hub), "0" * 40))
     assert waited == [2, 5]
-    with pytest.raises(UserError, match="the remote is away"):
-        trials.retry(_refuse)
+    toy.hub.rename(away)
+    with pytest.raises(UserError, match=r"^`git ls-remote .*` failed: fatal: [^\n]*$"):
+        trials.retry(lambda: trials.experiments_on(str(toy.hub), "0" * 40))
     assert waited == [2, 5, 2, 5]
+    away.rename(toy.hub)

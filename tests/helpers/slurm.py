@@ -1,5 +1,6 @@
 """Start a Slurm of one node on this machine, for tests of runs on a cluster. It needs root, slurmctld and munged."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,9 +8,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
+# A job that was requeued waits for `cred_expire` and a second: two minutes, unless it is set, and 5 is the least.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -17,13 +20,14 @@ SlurmctldPort={port}
 SlurmdPort={other_port}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
+SlurmdParameters=config_overrides
 JobRequeue=1
 KillWait=5
 StateSaveLocation={folder}/state
@@ -37,7 +41,7 @@ AVAILABLE = os.getuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "
 PATIENCE = 60  # seconds until the node has to be ready
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Slurm with its files in `folder`, on ports of its own; gives the environment variables of its users.
 
@@ -68,8 +72,10 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
                 daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         ready, until = "", time.monotonic() + PATIENCE
         while "idle" not in ready:
-            if time.monotonic() > until or any(daemon.poll() is not None for daemon in daemons):
-                raise RuntimeError("\n".join(path.read_text() for path in folder.glob("*.log")))
+            ended = [command[0] for command, daemon in zip(commands, daemons, strict=True) if daemon.poll() is not None]
+            if ended or time.monotonic() > until:
+                said = " ".join(line for path in folder.glob("*.log") for line in path.read_text().splitlines()[-3:])
+                raise RuntimeError(f"{ended[0]} ended: {said}" if ended else f"no node after {PATIENCE} s: {said}")
             time.sleep(0.2)
             ask = ["timeout", "10", "sinfo", "--noheader", "--format=%T"]
             ready = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False).stdout
@@ -77,10 +83,19 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
-            try:
-                daemon.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(10)
+        _kill_users(configuration)
+        for daemon in daemons:
+            daemon.wait(PATIENCE)
+
+
+def _kill_users(configuration: Path) -> None:
+    """Kill what runs with this configuration: a daemon that hangs, and the jobs, which outlive slurmd."""
+    for process in psutil.process_iter(["environ"]):
+        if (process.info["environ"] or {}).get("SLURM_CONF") == str(configuration):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _free_ports() -> list[int]:

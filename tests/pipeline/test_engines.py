@@ -3,25 +3,27 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from quick_clone import commit, make_quick_clone, run
+from quick_clone import commit, make_quick_clone
 from repository import REPO
 from slurm import AVAILABLE, running_slurm
 from toy_repository import make_toy
 
 pytestmark = pytest.mark.engines
 
-EPOCHS = 15  # of fine-tuning, so that there is time to interrupt it
+EPOCHS = 30  # of fine-tuning, so that there is time to interrupt it
+PATIENCE = 300  # seconds that any command may take; the slowest takes 100 on two cores that do nothing else
 GRID = f"lr=1e-3,1e-2 finetune_lr=1e-4,1e-3 finetune.epochs={EPOCHS} finetune.patience={EPOCHS} --until finetune"
 Outputs = dict[str, dict[str, str]]
 
@@ -47,9 +49,13 @@ def queued(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
 @pytest.fixture
 def home(base: Path, tmp_path: Path) -> Path:
     """A copy of the clone with a hub and a remote."""
-    clone = copy(base, tmp_path)
-    succeeds(clone, f"git init -q --bare '{tmp_path}/hub' && git remote add origin '{tmp_path}/hub'")
-    succeeds(clone, f"mkdir '{tmp_path}/remote' && dvc remote add --local -d store '{tmp_path}/remote'")
+    succeeds(tmp_path, "git init -q --bare hub && mkdir remote")
+    return connect(copy(base, tmp_path), tmp_path)
+
+
+def connect(clone: Path, folder: Path) -> Path:
+    """The clone with the hub and the remote that lie in `folder`."""
+    succeeds(clone, f"git remote add origin '{folder}/hub' && dvc remote add --local -d store '{folder}/remote'")
     return clone
 
 
@@ -61,10 +67,50 @@ def copy(base: Path, folder: Path) -> Path:
     return clone
 
 
-def succeeds(clone: Path, command: str) -> str:
-    done = run(clone, command)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
+@contextmanager
+def started(clone: Path, command: str, variables: Mapping[str, str] = os.environ) -> Iterator[subprocess.Popen[str]]:
+    """The command in bash, as with the clone's .venv activated. What is left of it in the end is killed."""
+    environment = {**variables, "PATH": f"{clone}/.venv/bin{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    with (clone.with_suffix(".said")).open("w") as said:
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=clone,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def finish(clone: Path, process: subprocess.Popen[str]) -> str:
+    """What it prints. It fails the test if it fails, or has not ended in time."""
+    command = process.args[-1]  # type: ignore[index]
+    try:
+        printed, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"still running after {PATIENCE} s: {command!r}\n{said(clone)}")
+    assert process.returncode == 0, f"{command!r}\n{printed}{said(clone)}"
+    return printed
+
+
+def succeeds(clone: Path, command: str, variables: Mapping[str, str] = os.environ) -> str:
+    with started(clone, command, variables) as process:
+        return finish(clone, process)
+
+
+def said(clone: Path) -> str:
+    """The last words of the last command, and of each worker."""
+    logs = [clone.with_suffix(".said"), *clone.glob(".scratch/trials/*/*.log")]
+    return "\n".join(f"{path.name}: {path.read_text()[-1000:]}" for path in logs)
 
 
 def outputs(clone: Path) -> Outputs:
@@ -84,23 +130,28 @@ def logs(clone: Path) -> str:
     return "".join(path.read_text() for path in clone.glob(".scratch/trials/*/*.log"))
 
 
-def wait_for_finetuning(clone: Path, driver: subprocess.Popen[bytes]) -> None:
-    """Until a run has a checkpoint of its first epoch of fine-tuning."""
-    while not list(clone.glob(".scratch/checkpoints/finetune/*/last.npz")):
-        assert driver.poll() is None, logs(clone)
+def wait_for_finetuning(clone: Path, driver: subprocess.Popen[str]) -> int:
+    """The process of a stage that has a checkpoint of its first epoch of fine-tuning."""
+    until = time.monotonic() + PATIENCE
+    while not (found := list(clone.glob(".scratch/checkpoints/finetune/*/last.npz"))):
+        assert driver.poll() is None, said(clone)
+        assert time.monotonic() < until, f"no checkpoint of fine-tuning after {PATIENCE} s\n{said(clone)}"
         time.sleep(0.05)
+    return int(found[0].parent.with_suffix(".lock").read_text())
 
 
 def test_local_workers_though_the_driver_and_a_worker_are_killed(home: Path, queued: Outputs) -> None:
     sweep = f"ctscan sweep {GRID} --on local --jobs 2"
-    with subprocess.Popen(["bash", "-c", f"export PATH='{home}/.venv/bin':$PATH; exec {sweep}"], cwd=home) as driver:
-        wait_for_finetuning(home, driver)
-        workers = [child for child in psutil.Process(driver.pid).children() if "worker" in child.cmdline()]
-        driver.kill()
-    workers[0].kill()
-    succeeds(home, sweep)
+    with started(home, f"exec {sweep}") as driver:
+        stage = psutil.Process(wait_for_finetuning(home, driver))
+        of_driver = stage.parents()
+        for process in (driver, *of_driver[of_driver.index(psutil.Process(driver.pid)) - 1 :: -1], stage):
+            process.kill()
+        succeeds(home, sweep)
     assert outputs(home) == queued
-    assert "another worker runs" in logs(home)
+    assert re.search(r"continuing after epoch \d+", logs(home))
+    # Nothing is run twice: the other worker went on without the driver.
+    assert logs(home).count("finetune: best epoch") == len(queued)
 
 
 @pytest.fixture
@@ -117,15 +168,21 @@ def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {**os.environ, **variables}
 
 
-def test_slurm_though_a_job_is_preempted(home: Path, queued: Outputs, slurm: dict[str, str]) -> None:
-    command = f"export PATH='{home}/.venv/bin':$PATH; exec ctscan sweep {GRID} --on slurm --jobs 2"
-    with subprocess.Popen(["bash", "-c", command], cwd=home, env=slurm) as driver:
+def test_slurm_though_the_driver_leaves_and_jobs_are_preempted(
+    home: Path, base: Path, queued: Outputs, slurm: dict[str, str]
+) -> None:
+    sweep = f"ctscan sweep {GRID} --on slurm --jobs 2"
+    succeeds(home, f"{sweep} --detach", slurm)
+    with started(home, f"exec {sweep}", slurm) as driver:
         wait_for_finetuning(home, driver)
-        running = ["squeue", "--noheader", "--states=running", "--format=%A"]
-        for job in subprocess.check_output(running, env=slurm, text=True).split():
-            subprocess.run(["scontrol", "requeue", job], env=slurm, check=True)
-    assert driver.returncode == 0
+        for job in succeeds(home, "squeue --noheader --states=running --format=%A", slurm).split():
+            succeeds(home, f"scontrol requeue {job}", slurm)
+        finish(home, driver)
     assert outputs(home) == queued
+    assert len(list(home.glob(".scratch/trials/*/slurm/*_submitted.pkl"))) == len(queued)
+    other = connect(copy(base, home.parent / "other"), home.parent)
+    assert "best on validation" in succeeds(other, f"{sweep} --collect", slurm)
+    assert outputs(other) == queued
     assert re.search(r"continuing after epoch \d+", logs(home))
 
 
@@ -136,13 +193,33 @@ def test_ray(home: Path, queued: Outputs) -> None:
     assert outputs(home) == queued
 
 
-def test_no_experiment_is_lost_though_eight_workers_push_at_once(tmp_path: Path) -> None:
+def test_repeats_are_those_of_one_machine(home: Path) -> None:
+    repeats = "ctscan repeats --seeds 2"
+    written = home / "metrics" / "repeats" / "random.json"
+    succeeds(home, repeats)
+    at_home = written.read_bytes()
+    written.unlink()
+    succeeds(home, f"{repeats} --on local --jobs 2")
+    assert written.read_bytes() == at_home
+
+
+def test_no_experiment_is_lost_though_eight_workers_of_two_sweeps_push_at_once(tmp_path: Path) -> None:
     toy = make_toy(tmp_path / "toy")
-    rates = [f"0.0{number}" for number in range(1, 9)]
-    ctscan = [sys.executable, "-m", "ctscan", "sweep", f"lr={','.join(rates)}", "--on", "local", "--jobs", "8"]
-    subprocess.run(ctscan, cwd=toy.home, env={**os.environ, "PYTHONPATH": str(REPO / "src")}, check=True)
-    assert sorted(toy.on_hub()) == [f"lr={rate}" for rate in rates]
-    at_home = toy.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
-    assert {line.rsplit("/", 1)[1] for line in at_home if "/lr=" in line} == {
-        f"{name} {commit}" for name, commit in toy.on_hub().items()
-    }
+    other = toy._replace(home=Path(shutil.copytree(toy.home, toy.home.with_name("other"))))
+    other.run("git", "commit", "--quiet", "--allow-empty", "--message", "another's")
+    rates = [f"0.0{number}" for number in range(1, 5)]
+    ctscan = f"PYTHONPATH='{REPO}/src' exec '{sys.executable}' -m ctscan"
+    sweep = f"{ctscan} sweep lr={','.join(rates)} --on local --jobs 4"
+    with started(toy.home, sweep) as one, started(other.home, sweep) as another:
+        finish(toy.home, one)
+        finish(other.home, another)
+    names = [f"lr={rate}" for rate in rates]
+    on_hub = toy.run("git", "ls-remote", str(toy.hub), "refs/exps/*").replace("\t", " ").splitlines()
+    at_home = [
+        line
+        for place in (toy, other)
+        for line in place.run("git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+        if line.rsplit("/", 1)[1] in names
+    ]
+    assert sorted(at_home) == sorted(on_hub)
+    assert len(on_hub) == len(set(on_hub)) == 8

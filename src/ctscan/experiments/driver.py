@@ -19,13 +19,23 @@ from ctscan.core.files import SCRATCH
 from ctscan.core.params import pipeline, read_params
 from ctscan.experiments.engines import ENGINES, Engine, Resources, log, open_engine
 from ctscan.experiments.programs import attempt, read_program, run_program
-from ctscan.experiments.trials import REMOTE_OPTIONS, Trial, experiment_refs, experiments_on, one_line, retry, transfer
+from ctscan.experiments.trials import (
+    REMOTE_OPTIONS,
+    TRANSFER,
+    Trial,
+    experiment_refs,
+    experiments_on,
+    one_line,
+    retry,
+    transfer,
+)
 
 from dvc.repo import Repo
 from tqdm import tqdm
 
 SHARED = ("prepare-split", "extract-features")  # the stages that runs with the same split and backbone share
 ATTEMPTS = 2  # a trial that fails is tried once more
+STILL = 24 * 3600  # seconds without any news of a sweep, after which its driver ends
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +51,17 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     later = group.add_mutually_exclusive_group()
     later.add_argument("--detach", action="store_true", help="submit the runs and leave, on slurm")
     later.add_argument("--collect", action="store_true", help="start nothing and take what has been done")
+
+
+def elsewhere(arguments: argparse.Namespace) -> bool:
+    """Whether workers are asked for. Raises `UserError` where the options that go with them make no sense."""
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}: nothing would ever run; it needs 1 or more")
+    if not arguments.on and (arguments.detach or arguments.collect):
+        raise UserError(
+            f"--{'detach' if arguments.detach else 'collect'} needs --on, which says where the runs are done"
+        )
+    return arguments.on is not None
 
 
 class Store(NamedTuple):
@@ -141,7 +162,8 @@ def share(settings: Iterable[Sequence[str]], store: Store) -> tuple[str, list[st
     else:
         needed = own_inputs({one for own in early for one in own})
         there = [*needed, *SHARED] if in_step else needed  # a run may have the values of HEAD
-    retry(lambda: read_program("git", "push", "--quiet", store.hub, f"{base}:refs/heads/{branch(base)}"))
+    push = ("git", "push", "--quiet", store.hub, f"{base}:refs/heads/{branch(base)}")
+    retry(lambda: read_program(*push, patience=TRANSFER))
     if there:
         retry(lambda: push_outputs(there, base, store.remote))
     return base, needed
@@ -216,16 +238,20 @@ def write_trial(
 
 
 def dispatch(trials: Sequence[Path], engine: Engine, hub: str, base: str, detach: bool) -> None:
-    """Have a worker run each trial until its experiment is on the hub, or has failed twice. `detach` only begins."""
+    """Have a worker run each trial until its experiment is on the hub, or has failed twice. `detach` only begins.
+
+    Raises:
+        UserError: the hub does not answer, or no worker has ended or said anything for `STILL` seconds.
+    """
 
     def arrived() -> set[Path]:
         names = retry(lambda: experiments_on(hub, base))
         return {trial for trial in trials if trial.stem in names}
 
     def begin(some: Iterable[Path]) -> None:
-        chosen = [trial for trial in trials if trial in some]
-        engine.start(chosen)
-        starts.update(chosen)
+        if chosen := [trial for trial in trials if trial in some]:
+            engine.start(chosen)
+            starts.update(chosen)
 
     starts = Counter(engine.active())
     pending = set(trials) - arrived()
@@ -233,13 +259,19 @@ def dispatch(trials: Sequence[Path], engine: Engine, hub: str, base: str, detach
     with tqdm(total=len(trials), initial=len(trials) - len(pending), unit="run", desc="arrived") as progress:
         for trial in trials:
             progress.write(f"{trial.stem}: {'waits' if trial in pending else 'there already'}")
-        quiet = {trial: log_size(trial) for trial in pending}  # those that have not begun
+        before = {trial: log_size(trial) for trial in trials}  # bytes that earlier workers have said
+        waiting, sizes, news = set(pending), before, time.monotonic()
         while pending and not detach:
             time.sleep(engine.pause)
             ended = pending - engine.active()
-            for trial in [trial for trial in quiet if log_size(trial) > quiet[trial]]:
+            last, sizes = sizes, {trial: log_size(trial) for trial in trials}
+            for trial in sorted(trial for trial in waiting if sizes[trial] > before[trial]):
                 progress.write(f"{trial.stem}: runs")
-                del quiet[trial]
+                waiting.remove(trial)
+            if ended or sizes != last:
+                news = time.monotonic()
+            elif time.monotonic() > news + STILL:
+                raise UserError(still(pending))
             if not ended:
                 continue
             done = ended & arrived()
@@ -251,6 +283,14 @@ def dispatch(trials: Sequence[Path], engine: Engine, hub: str, base: str, detach
                 progress.write(f"{trial.stem}: {state}{'; trying again' * (trial in again)}")
             progress.update(len(done))
             pending -= done | failed
+
+
+def still(pending: set[Path]) -> str:
+    first = min(pending)
+    return (
+        f"no news of {len(pending)} runs for {STILL / 3600:g} h, among them {first.stem} ({log(first)}); look "
+        "whether the cluster can start them (squeue, ray status); the same command goes on"
+    )
 
 
 def log_size(trial: Path) -> int:

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import read_program
-from ctscan.experiments.trials import retry, telling_line
+from ctscan.experiments.programs import read_program, reason
+from ctscan.experiments.trials import ANSWER, retry
 
 ENGINES = ("local", "slurm", "ray")
 PINS = {"submitit": "submitit==1.5.4", "ray": "ray==2.60.0"}  # as the extras of pyproject.toml have them
@@ -73,10 +73,16 @@ def local(jobs: int) -> Engine:
 def ray(jobs: int, resources: Resources) -> Engine:
     """Workers as tasks of the Ray cluster that RAY_ADDRESS names, or of one that starts on this machine.
 
-    Ray runs a task again whose node has died.
+    Ray runs a task again whose node has died. Raises `UserError` where no cluster answers.
     """
     ray = _extra("ray")
-    ray.init(log_to_driver=False)
+    try:
+        ray.init(log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"Ray does not start or does not answer: {reason(str(error))}") from None
+    enough = (node["Resources"].get("CPU", 0) >= resources.cpus for node in ray.nodes() if node["Alive"])
+    if not any(enough) or ray.cluster_resources().get("GPU", 0) < resources.gpus:
+        print(f"Ray has no node with {resources.cpus} CPUs and {resources.gpus} GPUs; the runs wait until it has one")
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=RESTARTS)(subprocess.call)
 
     def launch(trial: Path) -> Callable[[], bool]:
@@ -136,13 +142,14 @@ class Slurm:
         try:
             submitted = self.executor.map_array(_Requeued(), trials)
         except Exception as error:  # of a class that submitit does not export, with what sbatch says
-            raise UserError(f"sbatch refuses: {telling_line(str(error))}") from None
+            raise UserError(f"sbatch refuses: {reason(str(error))}") from None
         for trial, job in zip(trials, submitted, strict=True):
             _job(trial).write_text(job.job_id, encoding="utf-8")
 
     def active(self) -> set[Path]:
         # Not submitit's `done`: it asks sacct, which many small clusters don't have.
-        listed = set(retry(lambda: read_program("squeue", "--me", "--noheader", "--array", "--format=%i")).split())
+        ask = ("squeue", "--me", "--noheader", "--array", "--format=%i")
+        listed = set(retry(lambda: read_program(*ask, patience=ANSWER)).split())
         known = (trial for trial in self.folder.glob("*.json") if _job(trial).is_file())
         return {trial for trial in known if _job(trial).read_text(encoding="utf-8") in listed}
 

@@ -2,8 +2,9 @@
 
     ctscan sweep split.folds=5 split.fold=0,1,2,3,4 --until evaluate
     ctscan folds
+    ctscan folds --on slurm --folds 5 --jobs 5
 
-`--on slurm` has the sweep done on many machines (docs/cluster.md); to pool takes seconds.
+With `--on`, both commands in one: each fold is run by a worker (docs/cluster.md), and then they are pooled.
 
 Takes the experiments of DVC's that are named, or all of this commit whose split.folds is above 1. They have to be all
 folds of one split, and to differ in nothing else: neither in params nor in code nor in data. Writes
@@ -21,9 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import publish, write_json
-from ctscan.core.params import LOCK_FILE, Params, parse_lock, validate
+from ctscan.core.params import LOCK_FILE, Params, parse_lock, read_params, validate
+from ctscan.experiments.driver import add_engine_arguments, elsewhere, experiments_at_home, run_elsewhere
 from ctscan.experiments.programs import calling_dvc, reason
 from ctscan.experiments.studies import changes
+from ctscan.experiments.sweep import combinations, require_tracked
 
 if TYPE_CHECKING:  # help should not wait for it
     import pandas as pd
@@ -45,18 +48,25 @@ class Fold(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which experiments to pool."""
+    """Which experiments to pool, or how many folds to run before."""
     parser.add_argument(
         "experiments",
         nargs="*",
         metavar="EXPERIMENT",
         help="names or revisions, one for each fold (default: all of this commit whose split.folds is above 1)",
     )
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="how many to run, with --on (default 5)")
+    add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the experiments are not the folds of one split."""
-    names = arguments.experiments or fold_experiments()
+    if not elsewhere(arguments):
+        names = arguments.experiments or fold_experiments()
+    elif arguments.experiments:
+        raise UserError("--on runs folds of this commit and pools them; name no experiments beside it")
+    elif not (names := run_folds(arguments)):
+        return 0
     folds = check_folds([read_fold(name) for name in names])
     params = validate(folds[0].params)
     pooled = pool(folds)
@@ -78,6 +88,26 @@ def run(arguments: argparse.Namespace) -> int:
     print(table(result))
     print(f"\n{RESULTS / strategy}.json, {RESULTS / strategy}.csv and {PLOTS}/folds_{strategy} hold the rest")
     return 0
+
+
+def run_folds(arguments: argparse.Namespace) -> list[str]:
+    """Have a worker run each fold, as the sweep does, and return their experiments.
+
+    There are none where they were only submitted.
+
+    Raises:
+        UserError: a fold has no result.
+    """
+    params = read_params()
+    numbers = ",".join(map(str, range(arguments.folds)))
+    experiments = combinations([f"split.folds={arguments.folds}", f"split.fold={numbers}"], params, "evaluate")
+    require_tracked({params.dataset})
+    base = run_elsewhere(experiments, "evaluate", arguments)
+    if base is None:
+        return []
+    if missing := sorted(experiments.keys() - experiments_at_home(base)):
+        raise UserError(f"no result of {', '.join(missing)}; their logs say why")
+    return list(experiments)
 
 
 def fold_experiments() -> list[str]:

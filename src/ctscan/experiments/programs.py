@@ -15,7 +15,11 @@ from ctscan.core.params import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE
 
 
 def attempt(
-    *command: str, at: Path | None = None, stdout: int | None = None, stderr: int | None = None
+    *command: str,
+    at: Path | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    patience: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `command`, which begins with `git` or `dvc`, whether it succeeds or not.
 
@@ -25,14 +29,20 @@ def attempt(
     Args:
         at: the folder to run in; by default the current one.
         stdout: as `subprocess.run` takes it, and so is `stderr`; by default both go to the screen.
+        patience: the seconds after which it is ended; by default it takes as long as it takes.
 
     Raises:
-        UserError: the program is not installed, or a file that DVC is about to read holds a merge conflict, of which
-            DVC says many lines and some of its commands nothing.
+        UserError: the program is not installed, or was ended; or a file that DVC is about to read holds a merge
+            conflict, of which DVC says many lines and some of its commands nothing.
     """
     called, environment = _call(command, at)
     with _installed(command[0]):
-        return subprocess.run(called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True, check=False)
+        try:
+            return subprocess.run(
+                called, cwd=at, env=environment, stdout=stdout, stderr=stderr, text=True, check=False, timeout=patience
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(f"`{' '.join(command)}` had not ended after {patience:g} s and was killed") from None
 
 
 def start(*command: str, at: Path, stdout: int, stderr: int) -> subprocess.Popen[str]:
@@ -65,13 +75,13 @@ def run_program(*command: str, at: Path | None = None) -> None:
         raise UserError(f"`{' '.join(command)}` failed; its message stands above")
 
 
-def read_program(*command: str, at: Path | None = None) -> str:
+def read_program(*command: str, at: Path | None = None, patience: float | None = None) -> str:
     """What `command` prints on stdout; its warnings go to the screen.
 
     Raises:
-        UserError: it fails; with what it says on stderr, in one line.
+        UserError: it fails; with what it says on stderr, in one line. Or it was ended after `patience` seconds.
     """
-    done = attempt(*command, at=at, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = attempt(*command, at=at, stdout=subprocess.PIPE, stderr=subprocess.PIPE, patience=patience)
     if done.returncode:
         raise UserError(f"`{' '.join(command)}` failed: {reason(done.stderr)}")
     sys.stderr.write(done.stderr)
@@ -79,8 +89,14 @@ def read_program(*command: str, at: Path | None = None) -> str:
 
 
 def reason(said: str) -> str:
-    """What git or DVC `said` of a failure, as one line, without DVC's offer of help."""
-    lines = (line.strip() for line in said.splitlines() if not line.startswith("Having any troubles?"))
+    """What git or DVC `said` of a failure, as one line, without DVC's offer of help.
+
+    Of several failures it is the first one, with the lines below it: DVC has a line for each file that it can't pull.
+    """
+    lines = [line.strip() for line in said.splitlines() if not line.startswith("Having any troubles?")]
+    marked = [number for number, line in enumerate(lines) if line.startswith(("fatal: ", "ERROR: "))]
+    if marked:
+        lines = lines[slice(*[*marked, None][:2])]
     return " ".join(line for line in lines if line) or "it does not say why"
 
 

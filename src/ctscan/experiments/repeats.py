@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from ctscan.core.errors import UserError
 from ctscan.core.files import SCRATCH, publish, read_json, read_record, write_json
 from ctscan.core.params import Params, Split, read_params
-from ctscan.experiments.driver import add_engine_arguments, experiments_at_home, run_elsewhere
+from ctscan.experiments.driver import add_engine_arguments, elsewhere, experiments_at_home, run_elsewhere
 from ctscan.experiments.programs import read_program, status
 from ctscan.experiments.spread import difference, settings, summary, table
 from ctscan.experiments.trials import SEEDS, experiment_refs
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seeds < 2:
         raise UserError(f"--seeds {arguments.seeds}: it needs 2 or more, a single split has no spread")
     seeds = range(params.seed, params.seed + arguments.seeds)
-    if arguments.on:
+    if elsewhere(arguments):
         records = repeat_elsewhere(strategy, seeds, arguments)
     else:
         records = repeat_here(params, seeds, arguments.finetune)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import parse_record
 from ctscan.core.params import PARAMS_FILE, Params, read_params, validate
-from ctscan.experiments.driver import add_engine_arguments, run_elsewhere
+from ctscan.experiments.driver import add_engine_arguments, elsewhere, run_elsewhere
 from ctscan.experiments.programs import calling_dvc, read_program, run_program
 
 import dvc.api
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     experiments = combinations(arguments.grid, params, arguments.until)
     require_committed()
     require_tracked({validate(_with(params.model_dump(), settings)).dataset for settings in experiments.values()})
-    if arguments.on:
+    if elsewhere(arguments):
         base = run_elsewhere(experiments, arguments.until, arguments)
         if base is None:
             return 0

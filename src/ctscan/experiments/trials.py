@@ -7,11 +7,13 @@ from subprocess import DEVNULL, PIPE
 from typing import TypeVar
 
 from ctscan.core.errors import UserError
-from ctscan.experiments.programs import attempt, read_program
+from ctscan.experiments.programs import attempt, read_program, reason
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 DELAYS = (2, 5, 10, 20, 30)  # seconds before each further attempt: a hub or a remote may be away for a minute
+ANSWER = 60  # seconds that a hub, or Slurm, may take for a question; a host that has vanished says nothing
+TRANSFER = 4 * 3600  # and for sending or taking data
 # What a trial says of the DVC remote. Passwords and keys are not among it: each machine has its own.
 REMOTE_OPTIONS = ("url", "endpointurl", "region", "profile", "use_ssl", "ssl_verify", "user", "port")
 SEEDS = Path("metrics/repeats/seeds")  # where `ctscan repeats --only` writes the record of a seed
@@ -63,7 +65,9 @@ def read_trial(path: Path) -> Trial:
 def experiments_on(hub: str, base: str) -> dict[str, str]:
     """Name and commit of each experiment of `base` that the hub has. Raises `UserError` where it does not answer."""
     prefix = experiment_refs(base)
-    pairs = (line.split("\t") for line in read_program("git", "ls-remote", hub, f"{prefix}*").splitlines())
+    pairs = (
+        line.split("\t") for line in read_program("git", "ls-remote", hub, f"{prefix}*", patience=ANSWER).splitlines()
+    )
     return {ref.removeprefix(prefix): commit for commit, ref in pairs}
 
 
@@ -80,22 +84,11 @@ def retry(action: Callable[[], _Result]) -> _Result:
 
 def transfer(*command: str, at: Path | None = None) -> None:
     """Have DVC pull or push. Raises `UserError` with the line that says why it failed; with --quiet DVC has none."""
-    done = attempt("dvc", *command, at=at, stdout=DEVNULL, stderr=PIPE)
+    done = attempt("dvc", *command, at=at, stdout=DEVNULL, stderr=PIPE, patience=TRANSFER)
     if done.returncode:
-        raise UserError(f"`dvc {' '.join(command)}` failed: {telling_line(done.stderr)}")
+        raise UserError(f"`dvc {' '.join(command)}` failed: {reason(done.stderr)}")
 
 
 def one_line(error: Exception) -> str:
     """What `error` says, or what it is called."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def telling_line(said: str) -> str:
-    """The line of `said` that tells best why a program failed: git's `fatal:`, DVC's `ERROR:`, or the last one."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    for mark in ("fatal: ", "ERROR: "):
-        for number, line in enumerate(lines):
-            if line.startswith(mark):
-                named = lines[number + 1 : number + 2] if line.endswith(":") else []  # DVC names files on their own
-                return " ".join([line.removeprefix(mark), *named])
-    return lines[-1] if lines else "it says nothing"

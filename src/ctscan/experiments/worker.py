@@ -18,19 +18,30 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from ctscan.core.errors import UserError, writing
 from ctscan.core.files import SCRATCH, remove
-from ctscan.experiments.programs import attempt, read_program, start
-from ctscan.experiments.trials import SEEDS, Trial, experiments_on, one_line, read_trial, retry, telling_line, transfer
+from ctscan.experiments.programs import attempt, read_program, reason, start
+from ctscan.experiments.trials import (
+    ANSWER,
+    SEEDS,
+    TRANSFER,
+    Trial,
+    experiments_on,
+    one_line,
+    read_trial,
+    retry,
+    transfer,
+)
 
 import psutil
 import zc.lockfile
 
 FULL = 2**20  # bytes that a full disk may still have
+OTHER = 24 * 3600  # seconds that another worker of the same trial may take
 INTERRUPTED = "start the worker again to continue"  # said after Ctrl-C
 
 
@@ -60,11 +71,13 @@ def own_folder(trial: Trial) -> Iterator[Path]:
     folder = home / hashlib.sha256(trial.model_dump_json(include={"hub", "base", "name"}).encode()).hexdigest()[:16]
     with writing(home):
         home.mkdir(exist_ok=True)
-    lock = None
+    lock, until = None, time.monotonic() + OTHER
     while lock is None:
         try:
             lock = zc.lockfile.LockFile(str(folder.with_suffix(".lock")))
         except zc.lockfile.LockError:
+            if time.monotonic() > until:
+                raise UserError(f"another worker has run {trial.name} here for {OTHER / 3600:g} h; end it") from None
             print(f"another worker runs {trial.name} here; waiting for it", flush=True)
             time.sleep(5)
     try:
@@ -79,10 +92,14 @@ def own_folder(trial: Trial) -> Iterator[Path]:
 
 def end_processes(folder: Path) -> None:
     """Kill what runs in `folder`: DVC, and the stage that it called, outlive a worker that was killed alone."""
-    for process in psutil.process_iter(["cwd"]):
-        if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(folder):
+    places = ((process, process.info["cwd"]) for process in psutil.process_iter(["cwd"]))
+    left = [process for process, cwd in places if cwd and Path(cwd).is_relative_to(folder)]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-            process.wait()
+    _, alive = psutil.wait_procs(left, timeout=ANSWER)
+    if alive:
+        raise UserError(f"process {alive[0].pid} in {folder} had not ended {ANSWER} s after it was killed")
 
 
 def do(trial: Trial, folder: Path) -> None:
@@ -136,12 +153,13 @@ def make_clone(trial: Trial, clone: Path) -> None:
 def _clone(trial: Trial, clone: Path) -> None:
     remove(clone)  # of an attempt that ended on the way
     branch = ["--single-branch", "--branch", trial.branch]
-    read_program("git", "clone", "--quiet", "--no-tags", *branch, trial.hub, str(clone))
+    read_program("git", "clone", "--quiet", "--no-tags", *branch, trial.hub, str(clone), patience=TRANSFER)
 
 
 def probe(trial: Trial, clone: Path) -> None:
     """Raises `UserError` where the hub or the remote takes nothing from this machine, before hours of work."""
-    retry(lambda: read_program("git", "push", "--quiet", "--dry-run", "origin", f"HEAD:{trial.ref}", at=clone))
+    push = ("git", "push", "--quiet", "--dry-run", "origin", f"HEAD:{trial.ref}")
+    retry(lambda: read_program(*push, at=clone, patience=ANSWER))
     retry(lambda: _write_to_remote(trial, clone))
 
 
@@ -184,8 +202,9 @@ def follow(trial: Trial, clone: Path, *command: str) -> None:
             print(line, end="", flush=True)
             said.append(line)
     if process.returncode:
-        by_stage = [line for line in said if line.startswith(tuple(f"{stage}: " for stage in trial.stages))]
-        raise UserError(f"{trial.name} failed on {socket.gethostname()}: {telling_line(''.join(by_stage or said))}")
+        named = tuple(f"{name}: " for name in (*trial.stages, "repeats"))
+        telling = [line for line in said if line.startswith(named)] or said[-9:]
+        raise UserError(f"{trial.name} failed on {socket.gethostname()}: {reason(''.join(telling))}")
 
 
 def send(trial: Trial, clone: Path) -> None:
@@ -201,7 +220,8 @@ def send(trial: Trial, clone: Path) -> None:
 
 def _send_outputs(trial: Trial, clone: Path) -> None:
     transfer("push", "--remote", trial.remote, *trial.stages, at=clone)
-    compared = read_program("dvc", "status", "--cloud", "--json", "--remote", trial.remote, *trial.stages, at=clone)
+    compare = ("dvc", "status", "--cloud", "--json", "--remote", trial.remote, *trial.stages)
+    compared = read_program(*compare, at=clone, patience=TRANSFER)
     # `deleted` is what the remote has and this clone did not need.
     missing = [path for path, state in json.loads(compared).items() if state != "deleted"]
     if missing:
@@ -211,11 +231,11 @@ def _send_outputs(trial: Trial, clone: Path) -> None:
 def _send_experiment(trial: Trial, clone: Path) -> None:
     own = read_program("git", "rev-parse", trial.ref, at=clone).strip()
     if trial.name not in experiments_on(trial.hub, trial.base):
-        read_program("git", "push", "--quiet", "origin", f"{trial.ref}:{trial.ref}", at=clone)
+        read_program("git", "push", "--quiet", "origin", f"{trial.ref}:{trial.ref}", at=clone, patience=TRANSFER)
     if experiments_on(trial.hub, trial.base).get(trial.name) == own:
         return
     # Two workers of one trial on two machines, or the same trial of two people.
-    read_program("git", "fetch", "--quiet", "origin", trial.ref, at=clone)
+    read_program("git", "fetch", "--quiet", "origin", trial.ref, at=clone, patience=TRANSFER)
     if attempt("git", "diff", "--quiet", "FETCH_HEAD", trial.ref, "--", "dvc.lock", at=clone).returncode:
         raise UserError(f"{trial.hub} has another {trial.name}, with other results; it was left as it is")
     print(f"{trial.name}: the hub has it from another worker, with the same results")
