@@ -21,9 +21,9 @@ data: $(BIN)/run-ready  ## get the study's dataset (`ctscan data --archive PATH`
 plots: $(BIN)/run-ready  ## write results and plots as one page that opens with no network
 	@ctscan plots
 
-test: $(BIN)/dev-ready  ## run all tests but those that compare the engines (`pytest -m engines`)
+test: $(BIN)/dev-ready  ## run all tests but whole runs beside other programs (`pytest -m comparison`)
 	@dvc pull -q -r sample sample
-	@pytest -q -n 2 --dist worksteal -m 'not engines'
+	@pytest -q -n 2 --dist worksteal -m 'not comparison'
 
 lint: $(BIN)/dev-ready  ## check style and types
 	@ruff check .
@@ -34,8 +34,8 @@ format: $(BIN)/dev-ready  ## format the code
 	@ruff check --fix --quiet .
 	@ruff format .
 
-bench: $(BIN)/run-ready  ## time plain Keras against this repository's way (hours)
-	@python benchmarks/run.py
+bench: $(BIN)/run-ready  ## time plain Keras against this repository's way (hours); GROWTH=1: 1,000 to 100,000 images
+	@python benchmarks/$(if $(GROWTH),growth,run).py
 
 requirements: $(BIN)/dev-ready  ## pin the dependencies of pyproject.toml anew
 	@for file in "requirements.txt --extra cpu" "requirements-gpu.txt --extra gpu" \

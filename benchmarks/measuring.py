@@ -1,11 +1,8 @@
 """One run of either way, as processes of their own, in a scratch workspace: seconds, peak memory and test AUC."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +16,7 @@ from ctscan.split.check import natural_key
 
 import yaml
 from PIL import Image
+from process_cost import measure
 
 BENCHMARKS = Path(__file__).resolve().parent
 REPO = BENCHMARKS.parent
@@ -50,15 +48,15 @@ def read_study(overrides: dict[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: int | None, copies: int) -> Workspace:
-    """An empty `folder` made a workspace of `images` images of each class (None: all), each there `copies` times.
+def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: int | None) -> Workspace:
+    """An empty `folder` made a workspace of `images` images of each class (None: all).
 
     Raises:
         UserError: the dataset lacks a class folder or has fewer images.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in study["classes"].values():
-        _copy_class(dataset / name, folder / "dataset" / name, images, copies)
+        _copy_class(dataset / name, folder / "dataset" / name, images)
     shutil.copyfile(REPO / PIPELINE_FILE, folder / PIPELINE_FILE)
     params = _write_params(folder, study | {"dataset": "dataset"})
     _run_child("prepare-split", [str(REPO / "src" / "prepare_split.py")], folder)
@@ -73,7 +71,7 @@ def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: i
     return Workspace(folder, params, {subset: int(counts[subset]) for subset in ("train", "val", "test")})
 
 
-def _copy_class(source: Path, target: Path, images: int | None, copies: int) -> None:
+def _copy_class(source: Path, target: Path, images: int | None) -> None:
     found = sorted(source.iterdir(), key=lambda path: natural_key(path.name)) if source.is_dir() else []
     found = [path for path in found if path.suffix.lower() in EXTENSIONS]
     if len(found) < (images or 1):
@@ -85,8 +83,7 @@ def _copy_class(source: Path, target: Path, images: int | None, copies: int) -> 
     chosen = found if images is None else [found[at * len(found) // images] for at in range(images)]
     target.mkdir(parents=True)
     for path in chosen:
-        for copy in range(copies):
-            shutil.copyfile(path, target / (f"{path.stem} copy {copy}{path.suffix}" if copy else path.name))
+        shutil.copyfile(path, target / path.name)
 
 
 def _write_params(folder: Path, values: dict[str, Any]) -> Params:
@@ -181,19 +178,5 @@ def _record(seconds: dict[str, float], wall: float, peak: float, auc: dict[str, 
 
 def _run_child(name: str, command: list[str], folder: Path) -> tuple[float, float]:
     """Wall seconds and peak resident memory (MiB) of a Python process; its output goes to `<name>.log`."""
-    log = folder / f"{name}.log"
-    clock = time.perf_counter()
-    with log.open("wb") as stream:
-        child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            # Not child.wait(): only wait4 tells the memory of one child.
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        except BaseException:
-            child.kill()
-            raise
-    wall = time.perf_counter() - clock
-    if child.returncode:
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-        raise UserError("\n".join([f"{name} failed with status {child.returncode}; the end of its output:", *tail]))
-    return wall, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    cost = measure([sys.executable, *command], folder, folder / f"{name}.log")
+    return cost.seconds, cost.peak_mib

@@ -1,15 +1,10 @@
 """Time the study in plain Keras and in this repository's way: same images, same fixed numbers of epochs.
 
-    python benchmarks/run.py                the comparison: both ways in turn
-    python benchmarks/run.py --growth ...   ours alone, on the images once, twice and four times
-
-Prints a table; each part replaces its earlier self in benchmarks/results.json, and both are drawn in results.png.
+Both ways run in turn. Prints a table, and replaces benchmarks/results.json and results.png.
 """
 
 import argparse
-import json
 import shutil
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +21,6 @@ import reporting
 from measuring import BENCHMARKS, REPO, Run, Workspace, make_workspace, read_study, run_ours, run_plain
 
 SCRATCH = REPO / ".scratch" / "bench"  # not the system's temporary folder, which may be kept in memory
-GROWTH = (1, 2, 4)
 PLAIN = "plain float32"
 
 
@@ -34,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Exits 1 after a `UserError` and 130 after Ctrl-C; the scratch folder is removed either way."""
     options = _parse(arguments)
     try:
-        part, result = ("growth", _growth(options)) if options.growth else ("comparison", _comparison(options))
+        result = _compare(options)
     except UserError as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
@@ -42,17 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
-    target: Path = options.output / "results.json"
-    results = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
-    results[part] = result
-    write_json(target, results)
-    reporting.draw(options.output / "results.png", results)
-    print(reporting.table(part, result))
+    write_json(options.output / "results.json", result)
+    reporting.draw(options.output / "results.png", result)
+    print(reporting.table(result))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Plain Keras against this repository's way.")
-    parser.add_argument("--growth", action="store_true", help="time ours at 1x, 2x and 4x images instead")
     parser.add_argument("--dataset", type=Path, help="folder of two class folders; default: params.yaml's")
     parser.add_argument("--images", type=int, help="of each class; default: all")
     parser.add_argument("--epochs", type=int, default=20, help="of phase 1")
@@ -72,9 +62,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _comparison(options: argparse.Namespace) -> dict[str, Any]:
+def _compare(options: argparse.Namespace) -> dict[str, Any]:
     start = machine.describe()
-    workspace = _workspace(options, copies=1)
+    workspace = _workspace(options)
     ways: dict[str, Callable[[], Run]] = {PLAIN: partial(run_plain, workspace)}
     for precision in options.precision:
         ways[f"ours {precision}"] = partial(run_ours, workspace, precision)
@@ -94,43 +84,7 @@ def _comparison(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _growth(options: argparse.Namespace) -> dict[str, Any]:
-    start, precision = machine.describe(), options.precision[0]
-    rows: list[dict[str, Any]] = []
-    for factor in GROWTH:
-        workspace = _workspace(options, copies=factor)
-        images = sum(workspace.images.values())
-        print(f"{factor}x, {images} images: ours {precision} ...", end=" ", flush=True)
-        runs = [run_ours(workspace, precision) for _ in range(options.rounds)]
-        middle = reporting.medians(runs)
-        print(f"{middle['total']:.0f} s", flush=True)
-        stages = {
-            stage: {
-                "seconds": statistics.median(run["stages"][stage]["seconds"] for run in runs),
-                "peak_mib": statistics.median(run["stages"][stage]["peak_mib"] for run in runs),
-            }
-            for stage in runs[0]["stages"]
-        }
-        working = sum(stage["seconds"] for stage in stages.values())
-        further = (working - rows[-1]["seconds"]) / (images - rows[-1]["images"]) if rows else None
-        rows.append(
-            {
-                "factor": factor,
-                "images": images,
-                "seconds": working,
-                "seconds_per_further_image": further,  # fixed costs fall out
-                "peak_mib": middle["peak_mib"],
-                "stages": stages,
-            }
-        )
-    return {
-        "machine": start,
-        "settings": _settings(options, workspace, counted=False) | {"rounds": options.rounds, "precision": precision},
-        "rows": rows,
-    }
-
-
-def _workspace(options: argparse.Namespace, copies: int) -> Workspace:
+def _workspace(options: argparse.Namespace) -> Workspace:
     overrides: dict[str, Any] = {
         name: value for name in ("backbone", "weights", "image_size") if (value := getattr(options, name)) is not None
     }
@@ -141,10 +95,10 @@ def _workspace(options: argparse.Namespace, copies: int) -> Workspace:
     if Path(study["weights"]).is_file():
         study["weights"] = str(Path(study["weights"]).resolve())
     dataset = options.dataset or REPO / study["dataset"]
-    return make_workspace(SCRATCH, study, dataset.resolve(), options.images, copies)
+    return make_workspace(SCRATCH, study, dataset.resolve(), options.images)
 
 
-def _settings(options: argparse.Namespace, workspace: Workspace, counted: bool = True) -> dict[str, Any]:
+def _settings(options: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
     params = workspace.params
     return {
         "dataset": (options.dataset or Path(params.dataset)).name,
@@ -156,7 +110,8 @@ def _settings(options: argparse.Namespace, workspace: Workspace, counted: bool =
         "epochs": params.initial.epochs,
         "finetune_epochs": params.finetune.epochs,
         "seed": params.seed,
-    } | ({"images": workspace.images} if counted else {})
+        "images": workspace.images,
+    }
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ def evaluate(params: Params) -> None:
     predictions = predictions_table(judged.manifest, {**found.scores, **found.baselines, NOVELTY: novelty_scores})
 
     cam = gradcam.GradCam(finetuned, observe=lambda slices: network(slices)[2])
+    compared = train.slices[gradcam.reference_rows(len(train.labels))]
+    cam.compare_with(compared)
     maps = gradcam.gallery(cam, subsets.test.manifest, subsets.test.slices, test.scores["finetuned"], threshold)
     tried = subsets.test.slices[novelty.tried_rows(len(test.labels))]
 
@@ -75,7 +77,7 @@ def evaluate(params: Params) -> None:
         "controls": controls_table(test, on_test, threshold, resamples),
         "baselines": baselines.learned_report(learned, train.groups),
         "novelty": novelty.measure_detector(detector, network, tried[..., 0], novelty_scores[count:], seed),
-        "saliency": gradcam.sanity_check(cam, subsets.test.slices, threshold, seed),
+        "saliency": gradcam.sanity_check(cam, subsets.test.slices, compared, threshold, seed),
     }
     for model, more in evidence.assess_models(predictions, threshold, resamples, seed).items():
         reports[model] |= more

@@ -18,7 +18,7 @@ from repository import REPO
 HEAD = Head(units=1024, l2=0.01, dropout=0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.comparison
 def test_both_ways_run_and_their_figures_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,7 +36,7 @@ def test_both_ways_run_and_their_figures_agree(
     tiny = "--images 12 --epochs 2 --finetune-epochs 2 --backbone MobileNetV2 --image-size 64 --precision float32"
     bench.main([*tiny.split(), "--weights", "random", "--dataset", str(dataset), "--output", str(tmp_path)])
 
-    result = json.loads((tmp_path / "results.json").read_text())["comparison"]
+    result = json.loads((tmp_path / "results.json").read_text())
     assert sum(result["settings"]["images"].values()) == 24
     assert set(result["runs"]) == {"plain float32", "ours float32"}
     for way, runs in result["runs"].items():
@@ -98,20 +98,45 @@ def test_ratios_are_of_the_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ratio["auc_initial"] == 3 - 9
 
 
-def test_growth_leaves_fixed_costs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_leaves_fixed_costs_out_and_tells_a_stage_from_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(REPO / "benchmarks")
-    reporting = importlib.import_module("reporting")
-    rows: list[dict[str, object]] = [
-        {"factor": 1, "images": 100, "seconds": 30.0, "seconds_per_further_image": None, "peak_mib": 1000.0},
-        {"factor": 2, "images": 200, "seconds": 50.0, "seconds_per_further_image": 0.2, "peak_mib": 1000.0},
-        {"factor": 4, "images": 400, "seconds": 94.0, "seconds_per_further_image": 0.22, "peak_mib": 1100.0},
+    growth = importlib.import_module("growth")
+
+    def cost(seconds: float, peak: float) -> dict[str, float]:
+        return {"seconds": seconds, "cpu_seconds": seconds, "peak_mib": peak}
+
+    def row(images: int, alone: float, dvc: float, peak: float) -> dict[str, Any]:
+        stage = {"dvc": cost(alone + dvc, peak), "alone": cost(alone, peak)}
+        return {"images": images, "steps": {"finetune": stage, "nothing to do": {"dvc": cost(3.0, 200.0)}}}
+
+    rows = [row(100, 10, 2, 1000.0), row(200, 12, 2.5, 1000.0), row(1200, 37, 7.5, 1100.0)]
+    title, *lines = growth.table(rows)
+    assert lines == [
+        ["finetune", "20.00", "25.00", "1.25", "1000", "1000", "1100", "1.10"],
+        ["nothing to do", "0.00", "0.00", "", "200", "200", "200", "1.00"],
+        ["DVC around the stages", "5.00", "5.00", "1.00", "200", "200", "200", "1.00"],
     ]
-    lines = reporting.table("growth", {"rows": [{**row, "stages": {}} for row in rows]}).splitlines()
-    assert [line.split() for line in lines[1:]] == [
-        ["1x", "100", "30", "1000", "+0.0%"],
-        ["2x", "200", "50", "200", "1000", "+0.0%"],
-        ["4x", "400", "94", "220", "+10.0%", "1100", "+10.0%"],
-    ]
+    assert len(title) == len(lines[0])
+
+
+@pytest.mark.slow
+def test_growth_measures_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    growth = importlib.import_module("growth")
+    monkeypatch.setattr(growth, "SCRATCH", tmp_path / "scratch")
+    monkeypatch.setattr(growth, "STAGES", ("prepare-split",))
+    growth.main(["--images", "400", "480", "--output", str(tmp_path)])
+    few, more = json.loads((tmp_path / "growth.json").read_text())["rows"]
+    assert (few["images"], more["images"]) == (400, 480)
+    for row in (few, more):
+        assert list(row["steps"]) == ["draw cohort", "dvc add", "prepare-split", "nothing to do"]
+        stage = row["steps"]["prepare-split"]
+        assert 0 < stage["alone"]["seconds"] < stage["dvc"]["seconds"]
+        assert 50 < stage["alone"]["peak_mib"] <= stage["dvc"]["peak_mib"]
+        assert 1 < row["disk_ratio"] < 4  # small files and folders take whole blocks
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path) not in (tmp_path / "growth.json").read_text()
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_the_model_of_a_cluster_keeps_the_laws_of_queues(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,36 @@ def test_a_map_shows_the_spot_that_the_score_hangs_on() -> None:
         assert not cam.explain(slices, 0.5, np.array([False])).maps.any()
 
 
+def test_what_is_missing_speaks_for_a_class_once_maps_have_a_reference() -> None:
+    model = tiny_network(channels=1)
+    for name in ("wide", "last"):
+        layer = model.get_layer("base").get_layer(name)
+        layer.set_weights([np.full(layer.kernel.shape, 0.1), np.zeros(1)])
+    hidden, last = model.get_layer("head").get_layer("hidden"), model.get_layer("head").get_layer("probability")
+    hidden.set_weights([np.ones((1, 8)), np.zeros(8)])
+    last.set_weights([-np.ones((8, 1)), np.full(1, 10.0)])  # the weaker the features, the higher the score
+    bright = np.full((3, SIZE, SIZE, 1), 255, np.uint8)
+    dark_spot = bright[:1].copy()
+    dark_spot[:, 2:8, 14:20] = 0
+    spot = np.zeros((SIZE, SIZE))
+    spot[:12, 12:] = 1
+    for layer in ("wide", "last"):
+        cam = GradCam(model, layer)
+        assert not cam.explain(dark_spot, 0.5, np.array([True])).maps.any()
+        cam.compare_with(bright)
+        assert share_inside(enlarge(cam.explain(dark_spot, 0.5, np.array([True])).maps, SIZE), spot[None])[0] > 0.7
+        for positive in (True, False):
+            np.testing.assert_allclose(cam.explain(bright[:1], 0.5, np.array([positive])).maps, 0, atol=1e-6)
+
+
+def test_the_reference_is_the_mean_of_the_feature_maps() -> None:
+    model, slices = tiny_network(), _slices(11)
+    cam = GradCam(model)
+    cam.compare_with(slices)
+    features = np.asarray(model.get_layer("base")(np.repeat(slices / 127.5 - 1, 3, -1)))
+    np.testing.assert_allclose(cam.reference, features.mean(0), rtol=1e-4, atol=1e-5)
+
+
 def test_a_saturated_probability_has_the_map_of_its_logit() -> None:
     model = tiny_network()
     probability = model.get_layer("head").get_layer("probability")
@@ -136,14 +166,24 @@ def test_an_interrupted_check_leaves_the_network_as_it_was() -> None:
 
 def test_the_check_observes_the_random_network_where_the_layer_is_not_the_last() -> None:
     model, slices = tiny_network(channels=16), _slices(8)
-    cam = GradCam(model, "wide")
+    training = _slices(20)[8:]
+
+    def compared() -> GradCam:
+        cam = GradCam(model, "wide")
+        cam.compare_with(training)
+        return cam
+
+    cam = compared()
     trained = cam.explain(slices, 0.5)
     called = trained.probabilities >= 0.5
     expected = {
-        level: similarity(trained.maps, GradCam(model, "wide").explain(slices, 0.5, called).maps)
+        level: similarity(trained.maps, compared().explain(slices, 0.5, called).maps)
         for level in randomised(cam, seed=1)
     }
-    assert sanity_check(cam, slices, 0.5, seed=1)["levels"] == expected
+    report = sanity_check(cam, slices, training, 0.5, seed=1)
+    assert report["levels"] == expected
+    assert (report["slices"], report["blank"]) == (8, int((~trained.maps.any((1, 2))).sum()))
+    assert np.array_equal(cam.explain(slices, 0.5).maps, trained.maps)
 
 
 def test_similarity_ranks_maps_and_counts_those_without_ranks() -> None:
@@ -158,13 +198,13 @@ def test_similarity_ranks_maps_and_counts_those_without_ranks() -> None:
 
 def test_the_sanity_check_tells_a_map_that_ignores_the_weights() -> None:
     cam = GradCam(tiny_network(channels=16))
-    report = sanity_check(cam, _slices(40), 0.5, seed=1)
+    report = sanity_check(cam, _slices(40), _slices(3), 0.5, seed=1)
     assert (report["layer"], report["resolution"]) == ("last", [6, 6])
     for level in ("head", "all"):
         assert report["levels"][level]["slices"] + report["levels"][level]["undefined"] == 32
         assert abs(report["levels"][level]["spearman"]) < 0.9
-    assert sanity_check(cam, _slices(40), 0.5, seed=1) == report
-    assert sanity_check(cam, _slices(40), 0.5, seed=2) != report
+    assert sanity_check(cam, _slices(40), _slices(3), 0.5, seed=1) == report
+    assert sanity_check(cam, _slices(40), _slices(3), 0.5, seed=2) != report
 
 
 def test_share_inside_of_an_indifferent_map_is_the_area() -> None:

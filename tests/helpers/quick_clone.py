@@ -14,7 +14,7 @@ from repository import REPO
 
 QUICK = {
     "dataset": "few",
-    "backbone": "MobileNetV2",
+    "backbone": "MobileNet",
     "image_size": 32,
     "unfreeze_depth": 20,
     "initial": {"epochs": 2, "patience": 2},

@@ -8,23 +8,30 @@ from ctscan.model.saving import save_model
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from dicom_files import write_dicom
-from drawing import texture
+from drawing import draw_dataset, texture
 from networks import tiny_network
 from PIL import Image
 
 
 @pytest.fixture
 def slices(workspace: Path) -> Path:
-    """A workspace with a model, and its folder of two slices and a file that is none."""
+    """A workspace with a model and its split, and its folder of two slices and a file that is none."""
     (workspace / "models").mkdir()
     save_model(tiny_network(), workspace / "models" / "finetuned.keras")
     for name in ("a", "b"):
         (workspace / "slices" / name).mkdir(parents=True)
         Image.fromarray(texture(len(name))).save(workspace / "slices" / name / "one.png")
     (workspace / "slices" / "note.png").write_text("no image")
+    draw_dataset(workspace / "sample", images=4)
+    (workspace / "split").mkdir()
+    paths = sorted(path.relative_to("sample").as_posix() for path in Path("sample").glob("*/*.png"))
+    subsets = ["train", "train", "val", "test"] * 2
+    columns = {"path": paths, "label": [1] * 4 + [0] * 4, "subset": subsets, "group": paths}
+    pd.DataFrame(columns | {"width": 44, "height": 40, "mode": "L"}).to_csv("split/manifest.csv", index=False)
     return workspace / "slices"
 
 
@@ -35,7 +42,7 @@ def test_a_bad_file_is_named_and_the_others_drawn(slices: Path, capsys: pytest.C
     assert f"explain: {slices / 'note.png'}: not a readable image" in output.err
     assert "2 slices drawn in maps/here" in output.out
     assert "1 left out" in output.out
-    assert "last, for the logit of the predicted class" in output.out
+    assert "last, for the logit of the predicted class, against the mean of 4 training slices" in output.out
     drawn = {path.name: path.read_bytes() for path in Path("maps/here").iterdir()}
     assert set(drawn) == {"a_one.png", "b_one.png"}
     assert main(["explain", *paths[::2], "--output", "again"]) == 0
@@ -84,6 +91,18 @@ def test_what_it_can_not_do_is_a_line(
     error = capsys.readouterr().err
     assert error.startswith(f"explain: {message}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["split/manifest.csv", "sample/COVID/Covid (1).png"])
+def test_without_the_training_images_it_stops_with_a_line(
+    slices: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    Path(missing).unlink()
+    assert main(["explain", str(slices / "a")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"explain: {missing}")
+    assert error.count("\n") == 1
+    assert not Path("explanations").exists()
 
 
 @pytest.mark.usefixtures("slices")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = {
     "dataset": "small",
-    "backbone": "MobileNetV2",
+    "backbone": "MobileNet",
     "image_size": 48,
     "unfreeze_depth": 30,
     "initial": {"epochs": 4, "patience": 4},
@@ -174,7 +174,7 @@ def test_a_param_runs_no_stage_before_the_one_that_reads_it(clone: Path, key: st
     ("key", "value", "message"),
     [
         ("lr", -1, "params.yaml: lr = -1; it needs a number > 0"),
-        ("unfreeze_depth", 999, "unfreeze_depth = 999; 154 layers are all that the backbone has"),
+        ("unfreeze_depth", 999, "unfreeze_depth = 999; 86 layers are all that the backbone has"),
         ("weights", "absent.h5", "weights/absent.h5"),
     ],
 )

@@ -88,7 +88,7 @@ def test_two_trials_on_another_dataset_extract_its_features_once(clone: Path) ->
 
 def test_a_result_follows_the_content_of_the_weights_file(clone: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        network = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
+        network = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))
         network.save_weights(tmp_path / f"{name}.weights.h5")
     hashes: list[str] = []
     for name in ("one", "two", "one"):

@@ -86,7 +86,8 @@ def draw_saliency(path: Path, images: np.ndarray, maps: np.ndarray, titles: Sequ
             if saliency.min() < 0.5 < saliency.max():
                 explained.contour(saliency, [0.5], colors="white", linewidths=0.8)
             plain.set_title(title, fontsize=7)
-            explained.set_title("Grad-CAM: 0 everywhere" if not saliency.any() else "Grad-CAM", fontsize=7)
+            what = "against the mean training slice" if saliency.any() else "0 everywhere"
+            explained.set_title(f"Grad-CAM: {what}", fontsize=7)
 
 
 def draw_histograms(path: Path, scores: Mapping[str, np.ndarray], labels: np.ndarray, classes: Classes) -> None:

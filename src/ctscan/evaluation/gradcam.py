@@ -3,8 +3,14 @@
 A map is made as by Selvaraju et al. (2017). The feature maps of one layer are summed, each weighted by the gradient of
 the class score averaged over its pixels, and negative values become 0. The network ends in a single sigmoid, so the
 score of the positive class is the logit, and that of the negative class is minus the logit. The class that is
-explained is the predicted one. A map shows what the score is sensitive to. It is not evidence that the network looks
-at disease.
+explained is the predicted one.
+
+The feature maps are taken as their difference from a reference, the mean over training slices at the same place. A map
+then shows what speaks for the class in this slice and not in the mean one. Without a reference, a network whose
+score rises where its features are weaker than usual has maps that are 0 everywhere: features after a ReLU are positive,
+and all that speaks for the class is what is missing. Sundararajan et al. (2017) say why attribution needs a reference.
+
+A map shows what the score is sensitive to. It is not evidence that the network looks at disease.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,12 +33,15 @@ from tqdm import tqdm
 
 BATCH = 8  # slices at a time: a gradient takes several times the memory of a score
 COMPARED = 32  # slices that the sanity check averages over
+REFERENCES = 64  # training slices that the reference is the mean of, at most
 
 
 class GradCam:
     """Maps of a whole network, as `phases.finetune` builds it, at one layer of its backbone.
 
     Whatever fine-tuning froze, gradients reach the layer, and BatchNormalization and dropout are in inference mode.
+    `reference` is what feature maps are compared with, (h, w, d) float32. It is 0 until `compare_with` is called, and
+    with 0 the maps are those of Selvaraju et al.
 
     Args:
         model: from slices (n, s, s, 1) to probabilities (n, 1), with the layers `base` and `head`.
@@ -61,17 +70,30 @@ class GradCam:
         # Taken before the sigmoid, because where a float32 probability is 1 its logit is lost.
         hidden, last = keras.Model(head.inputs, head.layers[-1].input), head.layers[-1]
 
-        @tf.function(input_signature=[tf.TensorSpec(given.shape, given.dtype)])
-        def weigh(observed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        shape = tf.TensorSpec(given.shape, given.dtype)
+        self.reference: np.ndarray = np.zeros(found.output.shape[1:], np.float32)
+
+        @tf.function(input_signature=[shape])
+        def sum_maps(observed: tf.Tensor) -> tf.Tensor:
+            """The sum of the feature maps over slices (h, w, d)."""
+            return tf.reduce_sum(tf.cast(through(observed, training=False)[0], tf.float32), 0)
+
+        @tf.function(input_signature=[shape, tf.TensorSpec(self.reference.shape)])
+        def weigh(observed: tf.Tensor, reference: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """Logits (n, 1) and the weighted sum of the feature maps (n, h, w), for the positive class."""
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(observed)
                 maps, features = through(observed, training=False)
                 logit = tf.cast(hidden(pooling(features), training=False), tf.float32) @ last.kernel + last.bias
             weights = tf.reduce_mean(tf.cast(tape.gradient(logit, maps), tf.float32), (1, 2))
-            return logit, tf.einsum("nhwd,nd->nhw", tf.cast(maps, tf.float32), weights)
+            return logit, tf.einsum("nhwd,nd->nhw", tf.cast(maps, tf.float32) - reference, weights)
 
-        self._weigh = weigh
+        self._sum_maps, self._weigh = sum_maps, weigh
+
+    def compare_with(self, training: np.ndarray) -> None:
+        """Make the mean feature maps of slices (n, s, s, 1), as the network is now, the reference."""
+        total = sum(self._sum_maps(observed).numpy().astype(float) for observed in self.observe(training))
+        self.reference = (total / len(training)).astype(np.float32)
 
     def explain(self, slices: np.ndarray, threshold: float, positive: np.ndarray | None = None) -> "Maps":
         """Maps of `slices` (n, s, s, 1) uint8.
@@ -93,7 +115,8 @@ class GradCam:
         self, observed: list[tf.Tensor], threshold: float, positive: np.ndarray | None = None
     ) -> "Maps":
         """As `explain`, of what `observe` gave of the slices."""
-        logits, signed = (np.concatenate(part) for part in zip(*map(self._weigh, observed), strict=True))
+        weighed = [self._weigh(batch, self.reference) for batch in observed]
+        logits, signed = (np.concatenate(part) for part in zip(*weighed, strict=True))
         probabilities = expit(logits[:, 0].astype(float))
         called = probabilities >= threshold if positive is None else positive
         return Maps(probabilities, np.maximum(np.where(called, 1, -1)[:, None, None] * signed, 0))
@@ -117,7 +140,7 @@ class Maps(NamedTuple):
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
     """Maps (n, h, w) as float32 (n, size, size): bilinear, each scaled so that its highest value is 1.
 
-    A map that is 0 everywhere stays so: nothing in that slice speaks for the class.
+    A map that is 0 everywhere stays so: nothing in that slice speaks more for the class than the reference does.
     """
     peaks = maps.max((1, 2), keepdims=True)
     scaled = np.divide(maps, peaks, out=np.zeros_like(maps), where=peaks > 0).astype(np.float32)
@@ -156,23 +179,41 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> dict[str, Any]:
     return {"spearman": mean, "slices": len(ranked), "undefined": len(pairs) - len(ranked)}
 
 
-def sanity_check(cam: GradCam, slices: np.ndarray | Slices, threshold: float, seed: int) -> dict[str, Any]:
+def reference_rows(count: int) -> np.ndarray:
+    """Up to `REFERENCES` of the positions of `count` training slices, evenly spaced, for `GradCam.compare_with`."""
+    return _evenly(count, REFERENCES)
+
+
+def sanity_check(
+    cam: GradCam, slices: np.ndarray | Slices, training: np.ndarray, threshold: float, seed: int
+) -> dict[str, Any]:
     """How much the maps of `cam` resemble those of networks that know less, by level of `randomised`.
 
     Where the maps of a trained network resemble those of a random one (a correlation near 1), they show the image and
-    not what the network has learned (Adebayo et al. 2018). Both explain the class that the trained network predicts. Up
-    to `COMPARED` of `slices` (n, s, s, 1), evenly spaced, are compared.
+    not what the network has learned (Adebayo et al. 2018). Both explain the class that the trained network predicts,
+    and each has its own feature maps of `training` as reference. Up to `COMPARED` of `slices` (n, s, s, 1), evenly
+    spaced, are compared; the trained network's map is 0 everywhere for `blank` of them.
     """
-    some = slices[np.unique(np.linspace(0, len(slices) - 1, COMPARED).round().astype(int))]
+    some, reference = slices[_evenly(len(slices), COMPARED)], cam.reference
     observed = cam.observe(some)
     trained = cam.explain_observed(observed, threshold)
     called = trained.probabilities >= threshold
     levels = {}
-    for level in tqdm(randomised(cam, seed), desc="maps of random weights", total=2, unit="network"):
-        if level == "all":  # the head comes after what was observed
-            observed = cam.observe(some)
-        levels[level] = similarity(trained.maps, cam.explain_observed(observed, threshold, called).maps)
-    return {"layer": cam.layer, "resolution": list(trained.maps.shape[1:]), "levels": levels}
+    try:
+        for level in tqdm(randomised(cam, seed), desc="maps of random weights", total=2, unit="network"):
+            if level == "all":  # the head comes after what was observed
+                observed = cam.observe(some)
+                cam.compare_with(training)
+            levels[level] = similarity(trained.maps, cam.explain_observed(observed, threshold, called).maps)
+    finally:
+        cam.reference = reference
+    return {
+        "layer": cam.layer,
+        "resolution": list(trained.maps.shape[1:]),
+        "slices": len(some),
+        "blank": int((~trained.maps.any((1, 2))).sum()),
+        "levels": levels,
+    }
 
 
 def gallery(cam: GradCam, manifest: pd.DataFrame, slices: Slices, scores: np.ndarray, threshold: float) -> Gallery:
@@ -214,6 +255,11 @@ def share_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     shares: np.ndarray = np.full(len(maps), np.nan)
     np.divide((maps * masks).sum((1, 2)), total, out=shares, where=total > 0)
     return shares
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """Up to `most` positions from 0 to `count` - 1, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
 def _find(base: keras.Model, name: str | None) -> keras.layers.Layer:

@@ -163,7 +163,7 @@ def novelty_and_maps(root: Path) -> str:
 
 def benchmark(root: Path) -> str:
     """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
-    result = read_record(root / "benchmarks/results.json")["comparison"]
+    result = read_record(root / "benchmarks/results.json")
     settings = result["settings"]
     images = sum(settings["images"].values())
     rows = [[f"{images} slices, {settings['epochs']} + {settings['finetune_epochs']} epochs", *TIMED.values()]]
@@ -175,13 +175,8 @@ def benchmark(root: Path) -> str:
 
 
 def growth(root: Path) -> str:
-    """Seconds and memory of the way here on a set of images, on twice and on four times as many, as Markdown."""
-    rows = [["images", "seconds", "ms for each further image", "peak memory"]]
-    for row in read_record(root / "benchmarks/results.json")["growth"]["rows"]:
-        further = row["seconds_per_further_image"]
-        cells = [f"{row['seconds']:.0f}", f"{1000 * further:.0f}" if further else "", f"{row['peak_mib']:.0f} MiB"]
-        rows.append([str(row["images"]), *cells])
-    return _markdown(rows)
+    """What each further image costs each step of the pipeline, as Markdown."""
+    return _markdown(read_record(root / "benchmarks/growth.json")["table"])
 
 
 TABLES: Mapping[str, Callable[[Path], str]] = {

@@ -1,8 +1,9 @@
 """Draw what in a slice speaks for the class that the fine-tuned model calls it (Grad-CAM), or measure such maps.
 
-The score explained is the logit of the predicted class: of the negative class it is minus the logit. A pretty map is no
-evidence: metrics/details.json (`saliency`) says how alike the maps of random networks are, and --phantoms how much of
-the maps lies in the lungs. For research only, not for diagnosis.
+The score explained is the logit of the predicted class: of the negative class it is minus the logit. A map shows what
+speaks for the class in this slice more than in the mean training slice, so the training images of split/manifest.csv
+have to be there. A pretty map is no evidence: metrics/details.json (`saliency`) says how alike the maps of random
+networks are, and --phantoms how much of the maps lies in the lungs. For research only, not for diagnosis.
 """
 
 import argparse
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctscan.core.errors import UserError, writing
+from ctscan.core.files import require
 from ctscan.core.params import Params, read_params
-from ctscan.images.decode import resize
+from ctscan.images.decode import load_slice, resize
+from ctscan.images.manifest import MANIFEST, image_paths, read_manifest, rows
 from ctscan.inference.inputs import find, read
 
 import numpy as np
@@ -66,6 +69,8 @@ def _draw(model: "keras.Model", layer: str | None, paths: list[str], output: Pat
     from ctscan.evaluation.gradcam import GradCam, enlarge
 
     cam, size, threshold = GradCam(model, layer), model.input_shape[1], params.evaluate.threshold
+    training = _training_slices(params, size)
+    cam.compare_with(training)
     with writing(output):
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -89,10 +94,21 @@ def _draw(model: "keras.Model", layer: str | None, paths: list[str], output: Pat
                 target = output / _name(Path(incoming.name), taken)
                 draw_saliency(target, incoming.pixels[None], enlarge(maps, size), [title], columns=1)
     print(
-        f"{sum(taken.values())} slices drawn in {output}, at {cam.layer}, for the logit of the predicted class; "
-        f"{len(faults)} left out"
+        f"{sum(taken.values())} slices drawn in {output}, at {cam.layer}, for the logit of the predicted class, "
+        f"against the mean of {len(training)} training slices of {params.dataset}/; {len(faults)} left out"
     )
     return 1 if faults else 0
+
+
+def _training_slices(params: Params, size: int) -> np.ndarray:
+    """Training slices uint8 (n, size, size, 1) as the maps' reference. Raises `UserError` where they are missing."""
+    from ctscan.evaluation.gradcam import reference_rows
+
+    require(MANIFEST)
+    manifest = read_manifest()
+    train = manifest.iloc[rows(manifest, "train")]
+    paths = image_paths(train.iloc[reference_rows(len(train))], params.dataset)
+    return np.stack([load_slice(path, size) for path in paths])[..., None]
 
 
 def _name(path: Path, taken: Counter[str]) -> str:
@@ -119,12 +135,14 @@ def _measure(model: "keras.Model", layer: str | None, count: int, params: Params
         )
     images, inside = np.stack(slices), np.stack(masks)
 
-    cam = GradCam(model, layer)
+    cam, training = GradCam(model, layer), _training_slices(params, size)
+    cam.compare_with(training)
     trained = cam.explain(images, threshold)
     called = trained.probabilities >= threshold
     labels = np.array([positive for positive, _ in wanted])
     shares = {"trained": share_inside(enlarge(trained.maps, size), inside)}
     for level in tqdm(randomised(cam, params.seed), desc="maps of random weights", total=2, unit="network"):
+        cam.compare_with(training)
         maps = cam.explain(images, threshold, called).maps
         shares[level] = share_inside(enlarge(maps, size), inside)
     return {
