@@ -8,11 +8,14 @@ import each other. No stage imports `download`, `inference` or `experiments`.
 
 import gc
 import os
+import sys
 
-# TensorFlow and Keras read these when they are first imported, so ctscan has to be imported before them. One message of
-# two lines is left, which each of two libraries of TensorFlow prints while it loads (tensorflow#100442).
+from ctscan.core.tensorflow_messages import QuietTensorFlow
+
+# TensorFlow and Keras read these when they are first imported, so ctscan has to be imported before them.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.meta_path.insert(0, QuietTensorFlow())
 
 # TensorFlow and a network are half a million objects that stay. Python would look for garbage among all of them several
 # times while they are made, which takes a second a stage; with this limit it does so seldom.
