@@ -120,6 +120,7 @@ def test_growth_leaves_fixed_costs_out_and_tells_a_stage_from_dvc(monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.comparison
 def test_growth_measures_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(REPO / "benchmarks")
     growth = importlib.import_module("growth")
