@@ -23,8 +23,7 @@ plots: $(BIN)/run-ready  ## write results and plots as one page that opens with 
 
 test: $(BIN)/dev-ready  ## run all tests but whole runs beside other programs (`pytest -m comparison`)
 	@dvc pull -q -r sample sample
-	@# The longest test comes first, or one process waits for the other at the end.
-	@pytest -q -n 2 --dist worksteal -m 'not comparison' tests/test_readme.py tests
+	@pytest -q -n 2 --dist worksteal -m 'not comparison'
 
 lint: $(BIN)/dev-ready  ## check style and types
 	@ruff check .

@@ -24,3 +24,8 @@ def float32_policy() -> Iterator[None]:
 
     yield
     keras.config.set_dtype_policy("float32")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest test begin first, or at the end one of two processes waits for it."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
