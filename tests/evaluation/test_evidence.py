@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 CONTROLS = ("nearest_neighbour", "hog_svm", "image_size", "image_border", "shuffled_labels")
 
@@ -99,3 +99,24 @@ def test_pictures_are_narrow_enough_for_a_phone(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             assert image.width <= 700
+
+
+def test_a_combination_gains_from_a_second_opinion_however_sure_that_one_is() -> None:
+    table = predictions(seed=1)
+    rng = np.random.default_rng(2)
+    margin, other = rng.normal(table["label"] - 0.5, 0.8, (2, len(table)))  # each with noise of its own
+    table["finetuned"] = 1 / (1 + np.exp(-2 * other))
+    test = table[table["subset"] == "test"]
+    resamples = resample(test["label"], test["group"], 200, 7, "test")
+    found = []
+    for sureness in (1, 5):
+        table["hog_svm"] = 1 / (1 + np.exp(-sureness * margin))
+        found.append(evidence.assess_combination(table, 0.5, resamples))
+    assert found[1]["test"] == pytest.approx(found[0]["test"], abs=1e-3)
+    alone = roc_auc_score(test["label"], test["finetuned"])
+    assert found[0]["gain"]["difference"] == pytest.approx(found[0]["test"]["roc_auc"] - alone)
+    assert found[0]["gain"]["difference"] > 0
+    assert found[0]["win_probability"] > 0.95
+
+    table["hog_svm"] = 0.5  # no opinion
+    assert evidence.assess_combination(table, 0.5, resamples)["gain"]["difference"] == 0

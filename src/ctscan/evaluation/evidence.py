@@ -8,16 +8,28 @@ validation rows of the table.
 from collections.abc import Mapping
 from typing import Any
 
-from ctscan.evaluation import calibration, comparison, net_benefit, operating_points, patients, prevalence, selective
-from ctscan.evaluation.intervals import Resamples, auc_difference, percentile_interval
+from ctscan.evaluation import (
+    calibration,
+    comparison,
+    metrics,
+    net_benefit,
+    operating_points,
+    patients,
+    prevalence,
+    selective,
+)
+from ctscan.evaluation.calibration import CLIP
+from ctscan.evaluation.intervals import Resamples, auc_difference, headline_intervals, percentile_interval
 from ctscan.evaluation.metrics import Scores
 from ctscan.evaluation.predictions import FOLD, MODELS, NOVELTY, score_columns
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss
 
 STUDY = "study"  # the operating point at the study's threshold
+COMBINED = (MODELS[-1], "hog_svm")
 RARE = 0.05  # a share of positives nearer to a clinic's than that of the test set
 
 
@@ -101,6 +113,29 @@ def compare_models(predictions: pd.DataFrame, threshold: float, resamples: Resam
             labels, first, second, test["group"].to_numpy(), threshold, seed, "test"
         ),
         "auc_difference": auc_difference(labels, first, second, resamples, "test"),
+    }
+
+
+def assess_combination(predictions: pd.DataFrame, threshold: float, resamples: Resamples) -> dict[str, Any]:
+    """How the fine-tuned model and HOG with a linear SVM judge together, by the mean of their calibrated logits.
+
+    Both count the same, so nothing but their temperatures comes from validation.
+
+    Returns:
+        `test` and `intervals` as of a model; `gain`, the difference of ROC AUC to the fine-tuned model alone; and
+        `win_probability` against the controls.
+    """
+    _, test = _parts(predictions)
+    _, probable = _parts(calibrated(predictions))
+    labels = probable["label"].to_numpy()
+    scores = expit(logit(np.clip(probable[list(COMBINED)], CLIP, 1 - CLIP)).mean(axis=1))
+    controls = {name: probable[name].to_numpy() for name in score_columns(probable) if name not in MODELS}
+    name = "test, combination"
+    return {
+        "test": metrics.headline(labels, scores, threshold, name),
+        "intervals": headline_intervals(labels, scores, threshold, resamples, name),
+        "gain": auc_difference(labels, test[MODELS[-1]].to_numpy(), scores, resamples, name),
+        "win_probability": comparison.win_probability(labels, scores, controls, resamples, name),
     }
 
 

@@ -208,7 +208,8 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
 
     Returns:
         Counts; for each model `test` and `intervals` over all images, `folds` (the headline metrics of each), their
-        `mean` and `deviation` over the folds, and the findings of `evidence.assess_models`; `comparison`; `controls`.
+        `mean` and `deviation` over the folds, and the findings of `evidence.assess_models`; `comparison`;
+        `combination`, of the fine-tuned model with HOG; `controls`.
     """
     from ctscan.evaluation import evidence, intervals, metrics
     from ctscan.evaluation.assess import ScoredSubset, controls_table
@@ -244,6 +245,7 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
         "groups": resamples.units,
         "models": models,
         "comparison": evidence.compare_models(pooled, threshold, resamples, seed),
+        "combination": evidence.assess_combination(pooled, threshold, resamples),
         "controls": controls_table(scored, baselines, threshold, resamples),
     }
 
@@ -271,7 +273,7 @@ def draw_folds(folder: Path, pooled: "pd.DataFrame", params: Params) -> None:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result as Markdown: each fold, their mean and deviation, all images together, and the controls."""
+    """The result as Markdown: each fold, their mean and deviation, all images together, controls, and a combination."""
     from ctscan.evaluation.tables import evidence_table, interval
 
     models = result["models"]
@@ -283,12 +285,12 @@ def table(result: Mapping[str, Any]) -> str:
         f"{models[m]['mean'][metric]:.3f} ± {models[m]['deviation'][metric]:.3f}" for m in models for metric in PARTS
     )
     rows.append(["mean ± deviation over folds", *spread])
-    together = (
+    pooled = (
         f"{models[m]['test'][metric]:.3f} ({interval(models[m]['intervals'][metric])})"
         for m in models
         for metric in PARTS
     )
-    rows.append([f"all {result['images']} images, pooled", *together])
+    rows.append([f"all {result['images']} images, pooled", *pooled])
     controls = [["control, pooled", "accuracy", "ROC AUC"], ["---"] * 3]
     controls += [
         [row["name"].replace("_", " "), f"{row['accuracy']:.3f}", f"{row['roc_auc']:.3f} ({interval(row)})"]
@@ -300,4 +302,13 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['folds']} folds, {result['strategy']} split, {result['images']} images "
         f"({result['positive']} positive) of {result['groups']} groups; 95 % intervals over groups."
     )
-    return "\n\n".join([about, *markdown, f"```text\n{evidence_table(models)}\n```"])
+    combined = result["combination"]
+    auc, gain = combined["test"]["roc_auc"], combined["gain"]
+    together = (
+        "Fine-tuned model and HOG with a linear SVM, mean of their logits as calibrated on validation: "
+        f"accuracy {combined['test']['accuracy']:.3f} ({interval(combined['intervals']['accuracy'])}), "
+        f"ROC AUC {auc:.3f} ({interval(combined['intervals']['roc_auc'])}). That is {gain['difference']:+.3f} "
+        f"({gain['low']:+.3f} to {gain['high']:+.3f}) over the fine-tuned model alone, and above every control in "
+        f"{combined['win_probability']:.3f} of the resamples."
+    )
+    return "\n\n".join([about, *markdown, together, f"```text\n{evidence_table(models)}\n```"])
