@@ -21,7 +21,7 @@ data: $(BIN)/run-ready  ## get the study's dataset (`ctscan data --archive PATH`
 plots: $(BIN)/run-ready  ## write results and plots as one page that opens with no network
 	@ctscan plots
 
-test: $(BIN)/dev-ready  ## run all tests but whole runs beside other programs (`pytest -m comparison`)
+test: $(BIN)/dev-ready  ## run all tests but those of all engines and of the benchmarks (`pytest -m comparison`)
 	@dvc pull -q -r sample sample
 	@pytest -q -n 2 --dist worksteal -m 'not comparison'
 

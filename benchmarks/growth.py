@@ -8,18 +8,16 @@ is how the work grows, not what it finds out. Prints a table, and replaces growt
 """
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.core.errors import UserError
-from ctscan.core.files import write_json
+from ctscan.core.files import read_record, write_json
 from ctscan.core.params import PARAMS_FILE, PIPELINE_FILE, validate
 
 import machine
@@ -27,6 +25,7 @@ import matplotlib
 import yaml
 from process_cost import Cost, measure
 from reporting import aligned
+from scratch import scratch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -56,16 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if len(options.images) < 2 or options.images != sorted(set(options.images)):
         parser.error("--images needs two or more numbers in rising order")
-    try:
+    with scratch(SCRATCH):
         start = machine.describe()
         rows = [_measure(images) for images in options.images]
-    except UserError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        print("\nbench: interrupted; earlier results are as they were", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        shutil.rmtree(SCRATCH, ignore_errors=True)
     result = {"machine": start, "settings": {**OVERRIDES, "epochs": EPOCHS}, "table": table(rows), "rows": rows}
     write_json(options.output / "growth.json", result)
     draw(options.output / "growth.png", rows)
@@ -94,7 +86,7 @@ def _measure(images: int) -> dict[str, Any]:
     step("dvc add", *program, "add", "--quiet", "cohort")
     for stage in STAGES:
         step(stage, *program, "repro", "--single-item", stage)
-        steps[stage]["alone"] = Cost(**json.loads((folder / "cost.json").read_text(encoding="utf-8")))._asdict()
+        steps[stage]["alone"] = read_record(folder / "cost.json")
         if stage == "prepare-split":
             ratio = _bytes_on_disk(folder / "cohort", folder / ".dvc" / "cache", folder / "split") / dataset
     step("nothing to do", *program, "repro", STAGES[-1])
@@ -175,13 +167,13 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     sizes = [row["images"] for row in rows]
     costs = _costs(rows)
-    for (name, points), marker in zip(costs.items(), MARKERS, strict=False):
+    for (name, points), marker in zip(costs.items(), cycle(MARKERS), strict=False):
         style = {"marker": marker, "markersize": 5, "linewidth": 1.2, "label": name}
         time.plot(sizes, [cost.seconds for _, cost in points], **style)
         memory.plot(sizes, [cost.peak_mib for _, cost in points], **style)
     lowest, highest = time.get_ylim()
-    for start in (0.001, 0.01, 0.1, 1):
-        time.plot(sizes, [start * images / sizes[0] * 10 for images in sizes], color="0.85", linewidth=0.8, zorder=0)
+    for start in (0.01, 0.1, 1, 10):
+        time.plot(sizes, [start * images / sizes[0] for images in sizes], color="0.85", linewidth=0.8, zorder=0)
     time.set(xscale="log", yscale="log", ylim=(max(lowest, 0.3), highest), xlabel="images", ylabel="seconds")
     time.set_title("time; parallel to the grey lines it is linear", fontsize=10)
     memory.axhline(LIMIT_MIB, color="0.4", linestyle="--", linewidth=0.8)

@@ -4,7 +4,6 @@ Both ways run in turn. Prints a table, and replaces benchmarks/results.json and 
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,12 +12,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from ctscan.core.errors import UserError
 from ctscan.core.files import write_json
 
 import machine
 import reporting
 from measuring import BENCHMARKS, REPO, Run, Workspace, make_workspace, read_study, run_ours, run_plain
+from scratch import scratch
 
 SCRATCH = REPO / ".scratch" / "bench"  # not the system's temporary folder, which may be kept in memory
 PLAIN = "plain float32"
@@ -27,15 +26,8 @@ PLAIN = "plain float32"
 def main(arguments: list[str] | None = None) -> None:
     """Exits 1 after a `UserError` and 130 after Ctrl-C; the scratch folder is removed either way."""
     options = _parse(arguments)
-    try:
+    with scratch(SCRATCH):
         result = _compare(options)
-    except UserError as error:
-        sys.exit(f"bench: {error}")
-    except KeyboardInterrupt:
-        print("\nbench: interrupted; earlier results are as they were", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        shutil.rmtree(SCRATCH, ignore_errors=True)
     write_json(options.output / "results.json", result)
     reporting.draw(options.output / "results.png", result)
     print(reporting.table(result))

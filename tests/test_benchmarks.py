@@ -18,6 +18,7 @@ from repository import REPO
 HEAD = Head(units=1024, l2=0.01, dropout=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.comparison
 def test_both_ways_run_and_their_figures_agree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

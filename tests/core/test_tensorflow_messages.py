@@ -38,3 +38,9 @@ def test_what_a_library_says_before_it_crashes_is_shown(tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text(f"import os; os.write(2, {said.encode()!r}); os.abort()", encoding="utf-8")
     search = os.pathsep.join([str(tmp_path), str(REPO / "src")])
     assert run("import ctscan, tensorflow", search) == (-signal.SIGABRT, "needs AVX instructions")
+
+
+def test_standard_error_may_be_closed(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("print('loaded')", encoding="utf-8")
+    search = os.pathsep.join([str(tmp_path), str(REPO / "src")])
+    assert run("import os, sys; os.close(2); sys.stderr = None; import ctscan, tensorflow", search) == (0, "loaded\n")

@@ -50,14 +50,20 @@ def test_maps_are_as_defined() -> None:
     assert weighted.any()
 
 
-def test_a_map_shows_the_spot_that_the_score_hangs_on() -> None:
+def brightness_network(rising: bool) -> keras.Model:
+    """A network of one channel whose score rises with the brightness of a slice, or falls."""
     model = tiny_network(channels=1)
     for name in ("wide", "last"):
         layer = model.get_layer("base").get_layer(name)
         layer.set_weights([np.full(layer.kernel.shape, 0.1), np.zeros(1)])
     hidden, last = model.get_layer("head").get_layer("hidden"), model.get_layer("head").get_layer("probability")
     hidden.set_weights([np.ones((1, 8)), np.zeros(8)])
-    last.set_weights([np.ones((8, 1)), np.zeros(1)])
+    last.set_weights([np.full((8, 1), 1.0 if rising else -1.0), np.full(1, 0.0 if rising else 10.0)])
+    return model
+
+
+def test_a_map_shows_the_spot_that_the_score_hangs_on() -> None:
+    model = brightness_network(rising=True)
     slices = np.zeros((1, SIZE, SIZE, 1), np.uint8)
     slices[:, 2:8, 14:20] = 255
     for layer, size in (("wide", 12), ("last", 6)):
@@ -71,13 +77,7 @@ def test_a_map_shows_the_spot_that_the_score_hangs_on() -> None:
 
 
 def test_what_is_missing_speaks_for_a_class_once_maps_have_a_reference() -> None:
-    model = tiny_network(channels=1)
-    for name in ("wide", "last"):
-        layer = model.get_layer("base").get_layer(name)
-        layer.set_weights([np.full(layer.kernel.shape, 0.1), np.zeros(1)])
-    hidden, last = model.get_layer("head").get_layer("hidden"), model.get_layer("head").get_layer("probability")
-    hidden.set_weights([np.ones((1, 8)), np.zeros(8)])
-    last.set_weights([-np.ones((8, 1)), np.full(1, 10.0)])  # the weaker the features, the higher the score
+    model = brightness_network(rising=False)
     bright = np.full((3, SIZE, SIZE, 1), 255, np.uint8)
     dark_spot = bright[:1].copy()
     dark_spot[:, 2:8, 14:20] = 0

@@ -102,6 +102,7 @@ def test_the_report_is_that_of_the_pooled_test_rows() -> None:
     shown = table(result)
     assert f"| fold 2 | {result['models']['initial']['folds'][2]['accuracy']:.3f} |" in shown
     assert f"{each[2]:.3f} |" in shown
+    assert f"That is {result['combination']['gain']['difference']:+.3f} (" in shown
 
 
 @pytest.fixture
@@ -216,6 +217,9 @@ def test_folds_are_recorded_with_the_external_reports_of_their_models(
 
     with pytest.raises(UserError, match=r"^metrics/folds/grouped\.json is missing; .*`ctscan folds`"):
         recorded_folds.run(Namespace(**{**vars(asked), "strategy": "grouped"}))
+    Path("metrics/folds/random.json").write_text("{}")
+    with pytest.raises(UserError, match=r"^metrics/folds/random\.json is of an older version"):
+        recorded_folds.run(Namespace(**{**vars(asked), "strategy": "random"}))
     Path("src/code").write_text("other code")
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], check=True)
     subprocess.run(["git", "commit", "-qam", "other code"], check=True)

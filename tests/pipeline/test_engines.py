@@ -20,7 +20,7 @@ from repository import REPO
 from slurm import AVAILABLE, running_slurm
 from toy_repository import make_toy
 
-pytestmark = pytest.mark.comparison
+pytestmark = [pytest.mark.slow, pytest.mark.comparison]
 
 EPOCHS = 30  # of fine-tuning, so that there is time to interrupt it
 PATIENCE = 300  # seconds that any command may take; the slowest takes 100 on two cores that do nothing else

@@ -32,7 +32,7 @@ class QuietTensorFlow(MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = find_spec(fullname)
-        if spec and spec.loader:
+        if spec and spec.loader and sys.stderr:  # closed, there is nothing to filter
             load = spec.loader.exec_module
 
             def load_quietly(module: ModuleType) -> None:

@@ -63,7 +63,7 @@ def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike, name: str) -> 
     `checked` does.
     """
     truth, values = checked(labels, scores, name)
-    margins = np.where(truth == 1, 1, -1) * _logits(values)
+    margins = np.where(truth == 1, 1, -1) * logits(values)
 
     def loss(log_temperature: float) -> float:
         return float(np.logaddexp(0, -margins / np.exp(log_temperature)).mean())
@@ -77,10 +77,11 @@ def apply_temperature(scores: npt.ArrayLike, temperature: float) -> Scores:
     The order of the images stays as it is, and so does the side of .5 on which a score lies: AUC and calls at .5 do not
     change.
     """
-    softened: Scores = expit(_logits(np.asarray(scores, dtype=np.float64)) / temperature)
+    softened: Scores = expit(logits(np.asarray(scores, dtype=np.float64)) / temperature)
     return softened
 
 
-def _logits(scores: Scores) -> Scores:
-    logits: Scores = logit(np.clip(scores, CLIP, 1 - CLIP))
-    return logits
+def logits(scores: Scores) -> Scores:
+    """The logits of scores in [0, 1], clipped to [1e-7, 1 - 1e-7] first, so that they are finite; any shape."""
+    values: Scores = logit(np.clip(scores, CLIP, 1 - CLIP))
+    return values

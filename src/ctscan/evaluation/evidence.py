@@ -18,18 +18,17 @@ from ctscan.evaluation import (
     prevalence,
     selective,
 )
-from ctscan.evaluation.calibration import CLIP
 from ctscan.evaluation.intervals import Resamples, auc_difference, headline_intervals, percentile_interval
 from ctscan.evaluation.metrics import Scores
 from ctscan.evaluation.predictions import FOLD, MODELS, NOVELTY, score_columns
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.metrics import brier_score_loss
 
 STUDY = "study"  # the operating point at the study's threshold
-COMBINED = (MODELS[-1], "hog_svm")
+COMBINED = (MODELS[-1], "hog_svm")  # unlike each other, so that they err on other slices
 RARE = 0.05  # a share of positives nearer to a clinic's than that of the test set
 
 
@@ -128,7 +127,7 @@ def assess_combination(predictions: pd.DataFrame, threshold: float, resamples: R
     _, test = _parts(predictions)
     _, probable = _parts(calibrated(predictions))
     labels = probable["label"].to_numpy()
-    scores = expit(logit(np.clip(probable[list(COMBINED)], CLIP, 1 - CLIP)).mean(axis=1))
+    scores = expit(calibration.logits(probable[list(COMBINED)].to_numpy()).mean(axis=1))
     controls = {name: probable[name].to_numpy() for name in score_columns(probable) if name not in MODELS}
     name = "test, combination"
     return {

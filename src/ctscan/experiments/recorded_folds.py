@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not source.exists():
         raise UserError(f"{source} is missing; pool the folds first with `ctscan folds`")
     result = read_record(source)
+    if "combination" not in result:
+        raise UserError(f"{source} is of an older version; pool the folds anew with `ctscan folds`")
     require_code(result["inputs"], arguments.base)
     folder = Path("studies") / arguments.name
     snapshot(folder, source)
