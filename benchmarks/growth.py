@@ -100,7 +100,7 @@ def _make_workspace(folder: Path) -> None:
     shutil.copytree(REPO / "weights", folder / "weights")
     for name in (".dvcignore", ".gitignore"):
         shutil.copyfile(REPO / name, folder / name)
-    measured = f"cmd: {sys.executable} {BENCHMARKS / 'process_cost.py'} cost.json python "
+    measured = f"cmd: {sys.executable} {BENCHMARKS / 'process_cost.py'} cost.json {sys.executable} "
     pipeline = (REPO / PIPELINE_FILE).read_text(encoding="utf-8")
     (folder / PIPELINE_FILE).write_text(pipeline.replace("cmd: python ", measured), encoding="utf-8")
     values = yaml.safe_load((REPO / PARAMS_FILE).read_text(encoding="utf-8")) | dict(OVERRIDES)
