@@ -119,6 +119,7 @@ NOT_RUN = {
     "ctscan record-folds NAME": "needs folds on real images; tests/experiments/test_folds.py records some",
     "ctscan record-study NAME": "needs a run on real images; tests/experiments/test_studies.py records one",
     "ctscan readme-tables": "rewrites the pages; tests/experiments/test_readme_tables.py compares them",
+    "ctscan explain --phantoms 40": "takes minutes; tests/inference/test_explain.py draws two",
     "ctscan draw-sample": "takes a minute; tests/test_phantoms.py draws it",
     "ctscan verify": "runs the pipeline once more; tests/experiments/test_verify.py compares runs",
     "make test": "runs this test",

@@ -82,6 +82,13 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
     assert apart == {"split"}, "the pages compare the two xception studies"
     won = read_record(studies / "xception-random/metrics/details.json")["finetuned"]["win_probability"]["controls"]
     assert won > 0.95 > folds["models"]["finetuned"]["win_probability"]["controls"]
+    alone, together = folds["models"]["finetuned"], folds["combination"]
+    page = (REPO / "README.md").read_text(encoding="utf-8")
+    assert f"network's is {alone['win_probability']['controls']:.3f};".replace("0.", ".") in page
+    assert f"with HOG, {together['win_probability']:.3f}." in page
+    upper = alone["intervals"]["roc_auc"]["high"]
+    assert min(together["gain"]["low"], together["win_probability"] - 0.95) > 0
+    assert together["test"]["roc_auc"] < upper
     *_, other = read_three_tests(committed)
     assert other.aucs["finetuned"]["high"] < 0.65, "the pages call it near chance"
 

@@ -46,6 +46,7 @@ STYLES = {
     "hog_svm": Style("HOG + linear SVM", "#009E73", "^", "-."),
     "initial": Style("Network, initial", "#0072B2", "o", "-", 2.6),
     "finetuned": Style("Network, fine-tuned", "#D55E00", "o", "-", 2.6),
+    "combination": Style("Fine-tuned and HOG together", "0.15", "P", "-"),
     "nearest_neighbour": Style("Nearest neighbour\non thumbnails", "#CC79A7", "s", "--"),
     "image_border": Style("Image border alone", "#56B4E9", "D", ":"),
     "image_size": Style("Image size alone", "#E69F00", "v", (0, (6, 2, 1, 2, 1, 2))),
@@ -61,9 +62,11 @@ def read_three_tests(root: Path) -> tuple[Tested, Tested, Tested]:
     pooled = read_json(studies / FOLDS / "folds.json")
     external = read_json(studies / FOLDS / f"external/{OTHER_SOURCE}.json")["external"]
     auc = external["metrics"]["roc_auc"]
+    combined = pooled["combination"]
+    together = {"roc_auc": combined["test"]["roc_auc"], **combined["intervals"]["roc_auc"]}
     return (
         Tested("random split", split["test_positive"] + split["test_negative"], _by_name(details["controls"])),
-        Tested("blocked split", pooled["images"], _by_name(pooled["controls"])),
+        Tested("blocked split", pooled["images"], {**_by_name(pooled["controls"]), "combination": together}),
         Tested(
             "another source",
             external["slices"],
@@ -73,22 +76,23 @@ def read_three_tests(root: Path) -> tuple[Tested, Tested, Tested]:
 
 
 def draw_three_tests(root: Path, path: Path) -> None:
-    """ROC AUC with its 95 % interval of the network and of two baselines on three tests, as a PNG of 880 pixels."""
+    """ROC AUC with its 95 % interval of the network and of baselines on three tests, as a PNG of 880 pixels."""
     from matplotlib.figure import Figure
 
     tests = read_three_tests(root)
     figure = Figure(figsize=(4.4, 3.9), layout="constrained")
     axis = figure.subplots()
-    shown = ("finetuned", "initial", "hog_svm", "nearest_neighbour")
+    shown = ("combination", "finetuned", "initial", "hog_svm", "nearest_neighbour")
     for place, test in enumerate(tests):
         names = [name for name in shown if name in test.aucs]
         for order, name in enumerate(names):
             style, auc = STYLES[name], test.aucs[name]
+            first = not any(name in earlier.aucs for earlier in tests[:place])
             ends = np.array([[auc["roc_auc"] - auc["low"]], [auc["high"] - auc["roc_auc"]]])
             across = place + 0.16 * (order - (len(names) - 1) / 2)
             axis.errorbar(
                 across, auc["roc_auc"], ends, color=style.colour, marker=style.marker, linestyle="none",
-                markersize=6, elinewidth=1.4, capsize=3, label=style.name.replace("\n", " ") if place == 0 else None,
+                markersize=6, elinewidth=1.4, capsize=3, label=style.name.replace("\n", " ") if first else None,
             )  # fmt: skip
     axis.axhline(0.5, color="0.75", linewidth=0.8, zorder=0)
     ticks = [f"{test.name}\n{test.images} slices" for test in tests]
@@ -117,7 +121,8 @@ def draw_random_against_blocked(root: Path, path: Path) -> None:
     given = results[1]["settings"]
     figure = Figure(figsize=(4.4, 4.3), layout="constrained")
     axis = figure.subplots()
-    shown = [name for name in STYLES if name != "finetuned"]  # the repeats end with the initial model
+    # The repeats end with the initial model.
+    shown = [name for name in STYLES if name not in ("finetuned", "combination")]
     for place, name in enumerate(shown):
         style = STYLES[name]
         aucs = [_aucs(result, name) for result in results]

@@ -81,11 +81,11 @@ def finding(root: Path) -> str:
     """What is left of the fine-tuned network's ROC AUC on fairer tests, as a sentence."""
     tests = read_three_tests(root)
     random, blocked, other = (test.aucs["finetuned"] for test in tests)
-    hog = tests[1].aucs["hog_svm"]
+    hog, together = (tests[1].aucs[name] for name in ("hog_svm", "combination"))
     return (
         f"Test ROC AUC of the fine-tuned network: on the study's random split **{_cell(random)}**; where neighbouring "
-        f"slices stay together **{_cell(blocked)}**, beside {_cell(hog)} of {_named('hog_svm')}; on the slices of "
-        f"another source **{_cell(other)}**."
+        f"slices stay together **{_cell(blocked)}**, beside {_cell(hog)} of {_named('hog_svm')} and {_cell(together)} "
+        f"of both together; on the slices of another source **{_cell(other)}**."
     )
 
 
@@ -96,7 +96,7 @@ def three_tests(root: Path) -> str:
     rows = [["test ROC AUC (95 % interval)", *(test.name for test in tests)]]
     for model, row in zip(MODELS, published, strict=False):
         rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), *["not reported"] * 2])
-    for name in (*MODELS, *BASELINES):
+    for name in (*MODELS, "combination", *BASELINES):
         title = label(name) if name in MODELS else _named(name)
         cells = (_cell(test.aucs[name]) if name in test.aucs else "not scored" for test in tests)
         rows.append([f"here, {title}", *cells])
