@@ -101,8 +101,14 @@ def test_a_setting_is_ranked_by_its_mean_over_seeds_and_folds_with_the_spread() 
     assert means["runs"].tolist() == [2, 2, 1]
     assert means["val_auc"].tolist() == pytest.approx([0.75, 0.7, 0.1])
     assert means["sd"].tolist() == pytest.approx([0.05 * 2**0.5, 0.2 * 2**0.5, float("nan")], nan_ok=True)
-    assert sweep.doubt(means) == "\nnot clearly, within its spread lie: -S lr=1"
+    assert sweep.doubt(means) == "\nnot clearly, as good or within its spread are: -S lr=1"
     assert sweep.doubt(means[:1]) == ""
+
+
+def test_equal_settings_of_one_run_each_are_not_told_apart() -> None:
+    ranked = pd.DataFrame({"experiment": ["lr=1", "lr=2", "lr=3"], "val_auc": [0.5, 0.5, 0.4]})
+    means = sweep.mean_ranking(ranked, {f"lr={value}": [f"lr={value}"] for value in (1, 2, 3)})
+    assert sweep.doubt(means) == "\nnot clearly, as good or within its spread are: -S lr=2"
 
 
 def _sweep(

@@ -213,6 +213,7 @@ def mean_ranking(ranked: "pd.DataFrame", experiments: Mapping[str, Sequence[str]
 
 
 def doubt(means: "pd.DataFrame") -> str:
-    """Which settings of `mean_ranking` lie no further from the first one than one deviation of its runs."""
-    near = means[means["val_auc"] >= means["val_auc"][0] - means["sd"][0]]["settings"][1:]
-    return f"\nnot clearly, within its spread lie: {'; '.join(near)}" if len(near) else ""
+    """The settings of `mean_ranking` that are as good as the first, or within one deviation of its runs, as a line."""
+    lowest = means["val_auc"][0] - means["sd"].fillna(0.0)[0]  # one run has no deviation, but others can equal it
+    near = means[means["val_auc"] >= lowest]["settings"][1:]
+    return f"\nnot clearly, as good or within its spread are: {'; '.join(near)}" if len(near) else ""
