@@ -20,6 +20,8 @@ from process_cost import measure
 
 BENCHMARKS = Path(__file__).resolve().parent
 REPO = BENCHMARKS.parent
+WEIGHTS = REPO / "weights"
+PUBLISHED = ("random", "imagenet")  # what `weights` can be other than the name of a file in weights/
 STAGES = ("extract-features", "train-initial", "finetune", "evaluate")
 
 Run = dict[str, Any]
@@ -52,9 +54,11 @@ def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: i
     """An empty `folder` made a workspace of `images` images of each class (None: all).
 
     Raises:
-        UserError: the dataset lacks a class folder or has fewer images.
+        UserError: the dataset lacks a class folder or has fewer images, or weights/ has no such file.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    if study["weights"] not in PUBLISHED:
+        _copy_weights(study["weights"], folder)
     for name in study["classes"].values():
         _copy_class(dataset / name, folder / "dataset" / name, images)
     shutil.copyfile(REPO / PIPELINE_FILE, folder / PIPELINE_FILE)
@@ -69,6 +73,14 @@ def make_workspace(folder: Path, study: dict[str, Any], dataset: Path, images: i
         Image.fromarray(resized).save(target)
     counts = manifest["subset"].value_counts()
     return Workspace(folder, params, {subset: int(counts[subset]) for subset in ("train", "val", "test")})
+
+
+def _copy_weights(name: str, folder: Path) -> None:
+    source = WEIGHTS / name
+    if not source.is_file():
+        raise UserError(f"there is no file weights/{name}; put one there with `ctscan weights FILE`")
+    (folder / "weights").mkdir(parents=True)
+    shutil.copyfile(source, folder / "weights" / name)
 
 
 def _copy_class(source: Path, target: Path, images: int | None) -> None:
@@ -99,7 +111,7 @@ def run_plain(workspace: Workspace) -> Run:
         "epochs": params.initial.epochs,
         "finetune-epochs": params.finetune.epochs,
         "backbone": params.backbone,
-        "weights": params.weights,
+        "weights": params.weights if params.weights in PUBLISHED else f"../weights/{params.weights}",
         "image-size": params.image_size,
         "unfreeze-depth": params.unfreeze_depth,
         "batch-size": params.batch_size,

@@ -40,7 +40,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=20, help="of phase 1")
     parser.add_argument("--finetune-epochs", type=int, default=10)
     parser.add_argument("--backbone", help="default: params.yaml's")
-    parser.add_argument("--weights", help="random, imagenet or a file; default: params.yaml's")
+    parser.add_argument("--weights", help="random, imagenet or a file's name in weights/; default: params.yaml's")
+    parser.add_argument("--unfreeze-depth", type=int, help="last layers that phase 2 trains; default: params.yaml's")
     parser.add_argument("--image-size", type=int, help="pixels; default: params.yaml's")
     parser.add_argument(
         "--precision", nargs="+", default=["float32", "mixed_bfloat16"], help="of ours; plain Keras runs in float32"
@@ -77,15 +78,12 @@ def _compare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _workspace(options: argparse.Namespace) -> Workspace:
-    overrides: dict[str, Any] = {
-        name: value for name in ("backbone", "weights", "image_size") if (value := getattr(options, name)) is not None
-    }
+    varied = ("backbone", "weights", "image_size", "unfreeze_depth")
+    overrides: dict[str, Any] = {name: value for name in varied if (value := getattr(options, name)) is not None}
     for phase, epochs in (("initial", options.epochs), ("finetune", options.finetune_epochs)):
         overrides[phase] = {"epochs": epochs, "patience": epochs}  # so much patience never stops early
     overrides["finetune"] |= {"schedule": "constant", "normalization": "frozen"}  # as plain_keras.py has it
     study = read_study(overrides)
-    if Path(study["weights"]).is_file():
-        study["weights"] = str(Path(study["weights"]).resolve())
     dataset = options.dataset or REPO / study["dataset"]
     return make_workspace(SCRATCH, study, dataset.resolve(), options.images)
 
@@ -95,7 +93,7 @@ def _settings(options: argparse.Namespace, workspace: Workspace) -> dict[str, An
     return {
         "dataset": (options.dataset or Path(params.dataset)).name,
         "backbone": params.backbone,
-        "weights": params.weights if params.weights in ("random", "imagenet") else "file",
+        "weights": params.weights,
         "image_size": params.image_size,
         "batch_size": params.batch_size,
         "unfreeze_depth": params.unfreeze_depth,

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ctscan.core.errors import UserError
 from ctscan.core.params import Head
 from ctscan.core.seeds import derive_seed
 from ctscan.model.head import build_head
@@ -16,6 +17,29 @@ from drawing import draw_dataset
 from repository import REPO
 
 HEAD = Head(units=1024, l2=0.01, dropout=0.5)
+
+
+def test_a_weights_file_is_found_by_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    measuring = importlib.import_module("measuring")
+    monkeypatch.setattr(measuring, "WEIGHTS", tmp_path)
+    (tmp_path / "mine.weights.h5").write_bytes(b"weights")
+    dataset, study = draw_dataset(tmp_path / "drawn", images=12), measuring.read_study({"weights": "mine.weights.h5"})
+    workspace = measuring.make_workspace(tmp_path / "work", study, dataset, images=None)
+    found: list[bytes] = []
+
+    def read_weights(name: str, command: list[str], folder: Path) -> tuple[float, float]:
+        (path,) = (argument.partition("=")[2] for argument in command if argument.startswith("--weights="))
+        found.append((folder / path).read_bytes())
+        raise InterruptedError
+
+    monkeypatch.setattr(measuring, "_run_child", read_weights)
+    with pytest.raises(InterruptedError):
+        measuring.run_plain(workspace)
+    assert [*found, (workspace.folder / "weights/mine.weights.h5").read_bytes()] == [b"weights"] * 2
+
+    with pytest.raises(UserError, match=r"no file weights/other\.h5; put one there"):
+        measuring.make_workspace(tmp_path / "work", {**study, "weights": "other.h5"}, dataset, images=None)
 
 
 @pytest.mark.slow
