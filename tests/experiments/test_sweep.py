@@ -149,6 +149,20 @@ def test_a_sweep_queues_what_is_new_and_names_the_best(
     assert "best on validation: dvc exp run -S lr=1e-3\n" in capsys.readouterr().out
 
 
+def test_what_all_runs_have_is_said_once_and_is_part_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "dataset=sample,lr={},split.folds=2,split.fold={}"
+    aucs = {("1e-3", 0): 0.7, ("1e-3", 1): 0.8, ("1e-4", 0): 0.8, ("1e-4", 1): 0.9}
+    rows = [_row(name.format(*place), auc, 0.2) for place, auc in aucs.items()]
+    _sweep(monkeypatch, [[], rows], "dataset=sample", "lr=1e-3,1e-4", "split.folds=2", "split.fold=0,1")
+    out = capsys.readouterr().out
+    assert "all with dataset=sample split.folds=2\n" in out
+    ranked = [line.split()[:2] for line in out.splitlines() if line.strip().startswith("lr=")]
+    assert ranked[0] == ["lr=1e-4", "split.fold=1"]
+    assert "best on validation: dvc exp run -S dataset=sample -S split.folds=2 -S lr=1e-4\n" in out
+
+
 def test_params_that_are_not_committed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"params\.yaml is not as committed"):
         _sweep(monkeypatch, [], "lr=1e-4", changed=" M params.yaml\n")

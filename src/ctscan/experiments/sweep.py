@@ -68,16 +68,21 @@ def run(arguments: argparse.Namespace) -> int:
         run_program("dvc", "exp", "run", "--run-all", "--jobs", str(arguments.workers))
     with calling_dvc():
         ranked = ranking(dvc.api.exp_show(revs=base), list(experiments), arguments.until)
-    print(ranked.to_string(index=False, float_format="{:.4f}".format))
+    shared, varied = shared_settings(experiments)
+    if shared:
+        print(f"all with {' '.join(shared)}\n")
+    shown = ranked.assign(experiment=[" ".join(varied[name]) for name in ranked["experiment"]])
+    print(shown.to_string(index=False, float_format="{:.4f}".format))
     missing = set(experiments) - set(ranked["experiment"])
     if missing:
         why = "their logs say why" if arguments.on else "`dvc queue logs NAME` says why"
         raise UserError(f"no result of {', '.join(sorted(missing))}; {why}")
-    means = mean_ranking(ranked, experiments)
+    means = mean_ranking(ranked, varied)
     if len(means) < len(ranked):
         print(f"\n{means.to_string(index=False, float_format='{:.4f}'.format)}")
     if arguments.until != "evaluate" and means["settings"][0]:
-        print(f"\nbest on validation: dvc exp run {means['settings'][0]}{doubt(means)}")
+        best = " ".join([*(f"-S {setting}" for setting in shared), means["settings"][0]])
+        print(f"\nbest on validation: dvc exp run {best}{doubt(means)}")
     return 0
 
 
@@ -142,6 +147,13 @@ def combinations(grid: list[str], params: Params, stage: str) -> dict[str, list[
     for settings in experiments.values():
         validate(_with(params.model_dump(), settings))
     return experiments
+
+
+def shared_settings(experiments: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, list[str]]]:
+    """The settings that all of several `experiments` have, and of each one, by name, the others."""
+    first, *others = experiments.values()
+    shared = [setting for setting in first if others and all(setting in other for other in others)]
+    return shared, {name: [one for one in own if one not in shared] for name, own in experiments.items()}
 
 
 def _with(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
