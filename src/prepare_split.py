@@ -17,8 +17,9 @@ COLUMNS = ["path", "label", "subset", "group", "width", "height", "mode"]
 def prepare_split(params: Params) -> None:
     """Check the dataset, split it into train, validation and test, and measure how much of the test set leaks.
 
-    Reads the folder `dataset`. Writes split/manifest.csv with one row per image; metrics/split.json; and, for people,
-    split/images/{train,test}/<class>/<file>, links into the dataset, where train holds the validation images too.
+    Reads the folder `dataset`. Writes split/manifest.csv with one row per image; split/slices.csv, its paths alone;
+    metrics/split.json; and, for people, split/images/{train,test}/<class>/<file>, links into the dataset, where train
+    holds the validation images too.
     """
     folder = Path(params.dataset)
     found = scan(folder, params.classes, params.checks.min_size)
@@ -30,8 +31,13 @@ def prepare_split(params: Params) -> None:
     report["warnings"] = len(manifest.attrs["warnings"]) + bool(doubt)
     report["dataset"] = params.dataset
 
-    with publish(Path("split/manifest.csv")) as table, publish(Path("metrics/split.json")) as metrics:
+    with (
+        publish(Path("split/manifest.csv")) as table,
+        publish(Path("split/slices.csv")) as slices,
+        publish(Path("metrics/split.json")) as metrics,
+    ):
         manifest.to_csv(table, columns=COLUMNS, index=False, lineterminator="\n")
+        manifest.to_csv(slices, columns=["path"], index=False, lineterminator="\n")
         write_record(metrics, report)
     show(manifest, folder)
 

@@ -40,7 +40,8 @@ def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for label, place in enumerate(("non-COVID", "COVID")):
         lines += [f"{place}/{path.name},{label},train,,44,40,L" for path in sorted(Path("sample", place).iterdir())]
     Path("split").mkdir()
-    Path("split/manifest.csv").write_text("\n".join(lines) + "\n")
+    for name in ("manifest", "slices"):
+        Path(f"split/{name}.csv").write_text("\n".join(lines) + "\n")
     # These are settings of the whole process, which later tests would inherit.
     monkeypatch.setattr(extract_features, "configure_keras", lambda precision: None)
     return workspace

@@ -86,6 +86,12 @@ def test_two_trials_on_another_dataset_extract_its_features_once(clone: Path) ->
     assert stages_run(clone, "dvc exp run --temp -S dataset=fewer -S lr=0.01 train-initial") == ["train-initial"]
 
 
+def test_another_split_of_the_same_slices_has_their_features_already(clone: Path) -> None:
+    fold = "dvc exp run --temp -S split.folds=3 -S split.strategy=random -S split.fold={} train-initial"
+    for number in (0, 1):
+        assert stages_run(clone, fold.format(number)) == ["prepare-split", "train-initial"]
+
+
 def test_a_result_follows_the_content_of_the_weights_file(clone: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         network = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))

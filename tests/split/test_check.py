@@ -342,6 +342,7 @@ def test_the_stage_writes_manifest_metrics_and_folders_of_links(workspace: Path)
     run_stage("prepare-split", prepare_split.prepare_split)
     made = outs(workspace)
     manifest = made.pop("split/manifest.csv").decode().splitlines()
+    assert made.pop("split/slices.csv").decode().splitlines() == [line.split(",")[0] for line in manifest]
     report = parse_record(made.pop("metrics/split.json").decode(), "split.json")
     assert manifest[0] == "path,label,subset,group,width,height,mode"
     assert len(manifest) == 61

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # help should not wait for it
 
 SPLIT_FOLDER = Path("split")
 MANIFEST = SPLIT_FOLDER / "manifest.csv"
+SLICES = SPLIT_FOLDER / "slices.csv"  # the column `path` of the manifest, which is the same for every split
 IMAGES = SPLIT_FOLDER / "images"  # made of links, for people (see `split.folders`); stages read the dataset
 
 
