@@ -24,6 +24,7 @@ from ctscan.experiments.studies import (
     code_and_machine,
     copy_external,
     external_sections,
+    weights_line,
     write_page,
 )
 
@@ -99,7 +100,6 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
     """
     result = read_record(folder / "folds.json")
     params, inputs = result["params"], result["inputs"]
-    weights = inputs.get(f"weights/{params['weights']}")
     lines = [
         BEGIN,
         "```console",
@@ -110,7 +110,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         folds.table(result),
         "",
         f"- **images:** {result['images']}, md5 `{inputs[params['dataset']]}`",
-        f"- **weights:** {params['weights']}" + (f", md5 `{weights}`" if weights else ""),
+        weights_line(params["weights"], inputs.get(f"weights/{params['weights']}")),
         f"- **code:** revision `{about['revision']}`",
         f"- **machine:** {about['machine']}",
         *external_sections(folder),

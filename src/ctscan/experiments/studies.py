@@ -15,6 +15,7 @@ from typing import Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_json, read_record
 from ctscan.core.params import parse_lock, parse_yaml
+from ctscan.download.weights import RESERVED
 from ctscan.experiments.environment import environment
 from ctscan.experiments.programs import read_program, status
 
@@ -173,7 +174,8 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
 
     details, split, lock = (_read(folder / part) for part in ("metrics/details.json", "metrics/split.json", "dvc.lock"))
     params = _read(folder / "params.yaml")
-    images = next(dep for dep in lock["stages"]["prepare-split"]["deps"] if dep["path"] == params["dataset"])
+    inputs = {dep["path"]: dep for stage in lock["stages"].values() for dep in stage["deps"]}
+    images = inputs[params["dataset"]]
     controls = [row for row in details["controls"] if row["kind"] != "model"]
     lines = [
         BEGIN,
@@ -200,6 +202,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         f"- **split:** {params['split']['strategy']}; {split['test_positive']} + {split['test_negative']} test images; "
         f"nearest neighbour on thumbnails knows {split['probe_accuracy']:.3f} of them",
         f"- **images:** {images['nfiles']} files, {images['hash']} `{images['md5']}`",
+        weights_line(params["weights"], inputs.get(f"weights/{params['weights']}", {}).get("md5")),
         f"- **code:** revision `{about['revision']}`",
         f"- **time:** {about['time']}",
         f"- **machine:** {about['machine']}",
@@ -207,6 +210,11 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         END,
     ]
     return "\n".join(lines)
+
+
+def weights_line(name: str, md5: str | None) -> str:
+    """What the backbone started from: a file in weights/ with its hash, or the name of weights that are in no file."""
+    return f"- **weights:** {name}, md5 `{md5}`" if md5 and name not in RESERVED else f"- **weights:** {name}"
 
 
 def _read(path: Path) -> Any:
