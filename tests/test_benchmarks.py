@@ -178,3 +178,14 @@ def test_the_model_of_a_cluster_keeps_the_laws_of_queues(monkeypatch: pytest.Mon
     narrow = model.Load(clone=0, pull=2, overhead=0, compute=4, push=1, announce=0)
     assert model.simulate(100, 50, narrow).seconds == pytest.approx(100 * 3, rel=0.05)
     assert model.simulate(100, 50, narrow).remote > 0.95
+
+
+def test_pytorch_counts_with_its_faster_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    eager = importlib.import_module("eager")
+    seconds = {"ours float32": (1.0, 2.0), "PyTorch float32 channels_last": (3.0, 2.0)}
+    seconds |= {"PyTorch float32 contiguous": (2.0, 3.0), "ours bfloat16": (1.0, 1.0)}
+    seconds |= {f"PyTorch bfloat16 {layout}": (0.5, 4.0) for layout in eager.LAYOUTS}
+    lines = eager.table({way: dict(zip(("forward", "step"), both, strict=True)) for way, both in seconds.items()})
+    ratios = [line.split()[-2:] for line in lines.splitlines() if line.startswith("PyTorch / ours")]
+    assert ratios == [["2.00x", "1.00x"], ["0.50x", "4.00x"]]

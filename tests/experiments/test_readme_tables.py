@@ -3,8 +3,10 @@
 import json
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
@@ -16,6 +18,8 @@ import pytest
 import yaml
 from PIL import Image
 from repository import REPO
+
+FOLDS = ("xception-random-folds", "xception-blocked-random-weights", "from-scratch-blocked")  # beside xception-blocked
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +82,15 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
     assert started == {"random"}, "studies/README.md says that all others start from random weights"
 
     folds = read_record(studies / "xception-blocked/folds.json")
-    apart = {key for key, value in hold_out.items() if folds["params"][key] != value}
-    assert apart == {"split"}, "the pages compare the two xception studies"
+    assert _apart(hold_out, folds["params"]) == {"split"}, "the pages compare the two xception studies"
+    others = {name: read_record(studies / f"{name}/folds.json")["params"] for name in FOLDS}
+    apart = {name: _apart(params, folds["params"]) for name, params in others.items()}
+    assert apart.pop("xception-random-folds") == {"split"}
+    assert apart.pop("xception-blocked-random-weights") == {"weights"}
+    scratch = others["from-scratch-blocked"]
+    assert (scratch["backbone"], scratch["image_size"], scratch["augment"]["enabled"]) == ("MobileNet", 160, True)
+    for params in (*others.values(), folds["params"]):
+        assert (params["split"]["folds"], params["split"]["block_size"]) == (5, 20)
     won = read_record(studies / "xception-random/metrics/details.json")["finetuned"]["win_probability"]["controls"]
     assert won > 0.95 > folds["models"]["finetuned"]["win_probability"]["controls"]
     alone, together = folds["models"]["finetuned"], folds["combination"]
@@ -103,3 +114,7 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
         details = json.loads((studies / name / "metrics/details.json").read_text())
         best = max(row["roc_auc"] for row in details["controls"] if row["kind"] == "baseline")
         assert best > max(details[model]["test"]["roc_auc"] for model in ("initial", "finetuned")), name
+
+
+def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
+    return {key for key, value in first.items() if second[key] != value}
