@@ -122,10 +122,11 @@ def _fused(model: keras.Model) -> int:
     return sum("call" in vars(layer) for layer in model._flatten_layers())
 
 
-def test_a_normalization_and_its_gradient_are_the_formulas() -> None:
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6, 4, 24), (2, 4, 4, 3), (2, 3, 3, 16)])
+def test_a_normalization_and_its_gradient_are_the_formulas(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    inputs = tf.constant(rng.standard_normal((2, 3, 4, 5)), tf.float32)
-    mean, variance, scale, offset = tf.constant(rng.uniform(0.5, 2, (4, 5)), tf.float32)
+    inputs = tf.constant(rng.standard_normal(shape), tf.float32)
+    mean, variance, scale, offset = tf.constant(rng.uniform(0.5, 2, (4, shape[-1])), tf.float32)
     found = []
     for function in (normalize, lambda x, m, v, s, o, e: tf.nn.batch_normalization(x, m, v, o, s, e)):
         with tf.GradientTape() as tape:
