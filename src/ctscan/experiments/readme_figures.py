@@ -3,11 +3,11 @@
 The same files and library versions give the same bytes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ctscan.core.files import read_json, read_record
+from ctscan.core.files import read_json
 from ctscan.phantoms import SAMPLE_SEED, draw_slice
 
 import numpy as np
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 FOLDER = Path("docs/images")
 STRATEGIES = ("random", "blocked")
-# Recorded studies of one protocol on the real images: the study's hold-out, and the folds of a blocked split, of whose
-# models one was scored on the other source.
-HOLD_OUT, FOLDS, OTHER_SOURCE = "xception-random", "xception-blocked", "covid-ct"
+# Recorded studies of one protocol on the real images: the folds of each split. Of the models of the blocked folds one
+# was scored on the other source.
+RANDOM_FOLDS, BLOCKED_FOLDS, OTHER_SOURCE = "xception-random-folds", "xception-blocked", "covid-ct"
 SHOWN = {"COVID, synthetic": (True, (1, 2)), "non-COVID, synthetic": (False, (1, 2))}  # patients of each class
 POSITION = 2  # of the four slices of a patient
 CELL = (270, 200)  # pixels, width and height of a slice
@@ -55,18 +55,12 @@ STYLES = {
 
 
 def read_three_tests(root: Path) -> tuple[Tested, Tested, Tested]:
-    """The random hold-out, all folds of the blocked split, and the other source, as recorded under `root`/studies."""
-    studies = root / "studies"
-    details = read_record(studies / HOLD_OUT / "metrics/details.json")
-    split = read_record(studies / HOLD_OUT / "metrics/split.json")
-    pooled = read_json(studies / FOLDS / "folds.json")
-    external = read_json(studies / FOLDS / f"external/{OTHER_SOURCE}.json")["external"]
+    """All folds of the random and of the blocked split, and the other source, as recorded under `root`/studies."""
+    external = read_json(root / "studies" / BLOCKED_FOLDS / f"external/{OTHER_SOURCE}.json")["external"]
     auc = external["metrics"]["roc_auc"]
-    combined = pooled["combination"]
-    together = {"roc_auc": combined["test"]["roc_auc"], **combined["intervals"]["roc_auc"]}
     return (
-        Tested("random split", split["test_positive"] + split["test_negative"], _by_name(details["controls"])),
-        Tested("blocked split", pooled["images"], {**_by_name(pooled["controls"]), "combination": together}),
+        _pooled(root, "random split", RANDOM_FOLDS),
+        _pooled(root, "blocked split", BLOCKED_FOLDS),
         Tested(
             "another source",
             external["slices"],
@@ -186,8 +180,12 @@ PICTURES: Mapping[str, Callable[[Path, Path], None]] = {
 }
 
 
-def _by_name(controls: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    return {row["name"]: {key: row[key] for key in ("roc_auc", "low", "high")} for row in controls}
+def _pooled(root: Path, name: str, study: str) -> Tested:
+    pooled = read_json(root / "studies" / study / "folds.json")
+    combined = pooled["combination"]
+    aucs = {row["name"]: {key: row[key] for key in ("roc_auc", "low", "high")} for row in pooled["controls"]}
+    aucs["combination"] = {"roc_auc": combined["test"]["roc_auc"], **combined["intervals"]["roc_auc"]}
+    return Tested(name, pooled["images"], aucs)
 
 
 def _aucs(result: Mapping[str, Any], name: str) -> np.ndarray:

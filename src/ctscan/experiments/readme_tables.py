@@ -5,15 +5,14 @@ A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- 
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctscan.core.errors import UserError
 from ctscan.core.files import read_record
-from ctscan.core.params import parse_yaml
 from ctscan.experiments.compare import MODELS
-from ctscan.experiments.readme_figures import FOLDER, HOLD_OUT, STYLES, draw_all, read_three_tests
+from ctscan.experiments.readme_figures import BLOCKED_FOLDS, FOLDER, STYLES, draw_all, read_three_tests
 from ctscan.experiments.spread import label, table
 
 PAGES = (
@@ -25,6 +24,12 @@ PAGES = (
 )
 BASELINES = ("nearest_neighbour", "hog_svm")
 REPEATED = ("random", "blocked")  # the splits whose repeats over seeds are recorded
+WORTH = (  # recorded folds of the blocked split, and the model or baseline of them
+    ("nearest neighbour on thumbnails", BLOCKED_FOLDS, "nearest_neighbour"),
+    ("ImageNet weights, frozen", BLOCKED_FOLDS, "initial"),
+    ("HOG + linear SVM", BLOCKED_FOLDS, "hog_svm"),
+    ("ImageNet weights, last layers trained", BLOCKED_FOLDS, "finetuned"),
+)
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
 TIMED = {
     "phase_1": "phase 1, initial",
@@ -78,31 +83,43 @@ def sample_run(root: Path) -> str:
 
 
 def finding(root: Path) -> str:
-    """What is left of the fine-tuned network's ROC AUC on fairer tests, as a sentence."""
+    """What is left of the fine-tuned network's ROC AUC on fairer tests, as three sentences."""
     tests = read_three_tests(root)
+    _, study = _published(root)
     random, blocked, other = (test.aucs["finetuned"] for test in tests)
     hog, together = (tests[1].aucs[name] for name in ("hog_svm", "combination"))
     return (
-        f"Test ROC AUC of the fine-tuned network: on the study's random split **{_cell(random)}**; where neighbouring "
-        f"slices stay together **{_cell(blocked)}**, beside {_cell(hog)} of {_named('hog_svm')} and {_cell(together)} "
-        f"of both together; on the slices of another source **{_cell(other)}**."
+        f"On a random split of slices, the study's kind, the fine-tuned network has a test ROC AUC of "
+        f"**{_cell(random)}**; the study reports {_fraction(study['roc_auc'])}. Where neighbouring slices stay "
+        f"together it has **{_cell(blocked)}**, beside {_cell(hog)} of {_named('hog_svm')} and {_cell(together)} "
+        f"of both together. On slices of another source it has **{_cell(other)}**."
     )
 
 
 def three_tests(root: Path) -> str:
     """ROC AUC of the study, and of models and baselines here on each of the three tests, as Markdown."""
     tests = read_three_tests(root)
-    published = read_record(root / "studies/published.json")["rows"]
     rows = [["test ROC AUC (95 % interval)", *(test.name for test in tests)]]
-    for model, row in zip(MODELS, published, strict=False):
-        rows.append([f"study, {label(model)}", _short(row["roc_auc"][0] / row["roc_auc"][1]), *["not reported"] * 2])
+    for model, row in zip(MODELS, _published(root), strict=True):
+        rows.append([f"study, {label(model)}", _fraction(row["roc_auc"]), *["not reported"] * 2])
     for name in (*MODELS, "combination", *BASELINES):
         title = label(name) if name in MODELS else _named(name)
         cells = (_cell(test.aucs[name]) if name in test.aucs else "not scored" for test in tests)
         rows.append([f"here, {title}", *cells])
-    params = parse_yaml((root / "studies" / HOLD_OUT / "params.yaml").read_text(encoding="utf-8"))
+    params = read_record(root / "studies" / BLOCKED_FOLDS / "folds.json")["params"]
     about = f"Here: {params['backbone']}, `weights: {params['weights']}`, {params['image_size']} pixels."
     return f"{_markdown(rows)}\n\n{about}"
+
+
+def worth(root: Path) -> str:
+    """What each way to a network reaches on the blocked split, and the baselines there, as Markdown."""
+    found = []
+    for title, study, name in WORTH:
+        pooled = read_record(root / "studies" / study / "folds.json")
+        (row,) = (row for row in pooled["controls"] if row["name"] == name)
+        found.append((row["roc_auc"], [title, _short(row["accuracy"]), _cell(row)]))
+    rows = [row for _, row in sorted(found)]
+    return _markdown([["blocked split, five folds", "accuracy", "ROC AUC"], *rows])
 
 
 def results(root: Path) -> str:
@@ -111,7 +128,7 @@ def results(root: Path) -> str:
 
     rows = [["test images", *(label(metric) for metric in HEADLINE)]]
     for row in read_record(root / "studies/published.json")["rows"]:
-        rows.append([row["name"], *(_short(row[metric][0] / row[metric][1]) for metric in HEADLINE)])
+        rows.append([row["name"], *(_fraction(row[metric]) for metric in HEADLINE)])
     for title, folder, details in _reports(root):
         for model in MODELS:
             report = details[model]
@@ -183,6 +200,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "sample-run": sample_run,
     "finding": finding,
     "three-tests": three_tests,
+    "worth": worth,
     "results": results,
     "random-against-blocked": random_against_blocked,
     "novelty-and-maps": novelty_and_maps,
@@ -202,6 +220,12 @@ def _reports(root: Path) -> list[tuple[str, Path, Any]]:
         title = f"[{name}]({name}), {pooled['folds']} folds pooled"
         found.append((title, path.parent, {**pooled["models"], "controls": pooled["controls"]}))
     return found
+
+
+def _published(root: Path) -> tuple[Any, Any]:
+    """What the study reports of its initial and of its fine-tuned model."""
+    initial, finetuned, *_ = read_record(root / "studies/published.json")["rows"]
+    return initial, finetuned
 
 
 def _runs(root: Path, studies: str) -> list[tuple[str, Path]]:
@@ -225,6 +249,10 @@ def _aucs(values: Mapping[str, float], form: str) -> list[str]:
 
 def _cell(auc: Mapping[str, float]) -> str:
     return _between(auc["roc_auc"], auc)
+
+
+def _fraction(pair: Sequence[float]) -> str:
+    return _short(pair[0] / pair[1])
 
 
 def _short(value: float) -> str:
