@@ -30,6 +30,8 @@ SIZE, BATCH, STEP = 224, 32, 16  # pixels; images of a forward pass; images of a
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # by PyTorch's name, what params.yaml calls it
 LAYOUTS = ("channels_last", "contiguous")
 
+Seconds = dict[str, dict[str, float]]  # by way or precision, of the parts `forward` and `step`
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Xception here against PyTorch's eager mode.")
@@ -43,7 +45,7 @@ def main() -> None:
     elif options.torch:
         result = compare(options.torch, options.turns, options.rounds)
         write_json(BENCHMARKS / "eager.json", result)
-        print(table(result["seconds"]))
+        print(table(result))
     else:
         parser.error("name a Python that has torch")
 
@@ -66,17 +68,26 @@ def compare(torch: str, turns: int, rounds: int) -> dict[str, Any]:
         for way, measured in runs.items()
     }
     settings = {"backbone": BACKBONE, "unfreeze_depth": DEPTH, "image_size": SIZE, "forward": BATCH, "step": STEP}
-    return {"machine": start | {"torch": version}, "settings": settings, "seconds": seconds, "runs": runs}
+    measured = {"seconds": seconds, "ratios": ratios(seconds), "runs": runs}
+    return {"machine": start | {"torch": version}, "settings": settings, **measured}
 
 
-def table(seconds: dict[str, dict[str, float]]) -> str:
-    """Seconds of each way, and of PyTorch's faster layout how many times ours it takes."""
-    rows = [["seconds", f"frozen part, {BATCH} images", f"step, {STEP} images"]]
-    rows += [[way, *(f"{value:.3f}" for value in measured.values())] for way, measured in seconds.items()]
+def ratios(seconds: Seconds) -> Seconds:
+    """By precision, how many times ours PyTorch's faster layout takes for each part."""
+    found = {}
     for name in PRECISIONS:
-        faster = (min(seconds[f"PyTorch {name} {layout}"][part] for layout in LAYOUTS) for part in ("forward", "step"))
-        ratios = (other / ours for other, ours in zip(faster, seconds[f"ours {name}"].values(), strict=True))
-        rows.append([f"PyTorch / ours, {name}", *(f"{ratio:.2f}x" for ratio in ratios)])
+        layouts = [seconds[f"PyTorch {name} {layout}"] for layout in LAYOUTS]
+        ours = seconds[f"ours {name}"]
+        found[name] = {part: min(other[part] for other in layouts) / taken for part, taken in ours.items()}
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """Seconds of each way and the ratios, as aligned text."""
+    rows = [["seconds", f"frozen part, {BATCH} images", f"step, {STEP} images"]]
+    rows += [[way, *(f"{value:.3f}" for value in parts.values())] for way, parts in result["seconds"].items()]
+    for name, parts in result["ratios"].items():
+        rows.append([f"PyTorch / ours, {name}", *(f"{ratio:.2f}x" for ratio in parts.values())])
     return aligned(rows)
 
 

@@ -191,6 +191,17 @@ def benchmark(root: Path) -> str:
     return _markdown(rows)
 
 
+def pytorch(root: Path) -> str:
+    """Seconds of Xception's frozen part and of a step that trains the rest, here and in PyTorch, as Markdown."""
+    result = read_record(root / "benchmarks/eager.json")
+    settings = result["settings"]
+    rows = [["seconds", f"frozen part, {settings['forward']} images", f"step, {settings['step']} images"]]
+    rows += [[way, *(f"{value:.3f}" for value in parts.values())] for way, parts in result["seconds"].items()]
+    for precision, ratios in result["ratios"].items():
+        rows.append([f"**PyTorch's faster / ours**, {precision}", *(f"**{ratio:.2f}**" for ratio in ratios.values())])
+    return _markdown(rows)
+
+
 def growth(root: Path) -> str:
     """What each further image costs each step of the pipeline, as Markdown."""
     return _markdown(read_record(root / "benchmarks/growth.json")["table"])
@@ -205,6 +216,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "random-against-blocked": random_against_blocked,
     "novelty-and-maps": novelty_and_maps,
     "benchmark": benchmark,
+    "pytorch": pytorch,
     "growth": growth,
 }
 
