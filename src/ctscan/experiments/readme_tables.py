@@ -6,6 +6,7 @@ A page marks the place of each table: `<!-- figures: NAME -->` before it, `<!-- 
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,9 @@ def novelty_and_maps(root: Path) -> str:
     return _markdown(rows)
 
 
-def benchmark(root: Path) -> str:
+def benchmark(root: Path, folder: str = "benchmarks") -> str:
     """Seconds, memory and test AUC of plain Keras and of each way here, and their ratios, as Markdown."""
-    result = read_record(root / "benchmarks/results.json")
+    result = read_record(root / folder / "results.json")
     settings = result["settings"]
     images = sum(settings["images"].values())
     rows = [[f"{images} slices, {settings['epochs']} + {settings['finetune_epochs']} epochs", *TIMED.values()]]
@@ -216,6 +217,7 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "random-against-blocked": random_against_blocked,
     "novelty-and-maps": novelty_and_maps,
     "benchmark": benchmark,
+    "benchmark-xception": partial(benchmark, folder="benchmarks/xception"),
     "pytorch": pytorch,
     "growth": growth,
 }
