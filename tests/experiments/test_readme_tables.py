@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-import tarfile
+import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -25,9 +25,11 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The metrics as committed: the work tree may hold those of an experiment."""
     folder = tmp_path_factory.mktemp("committed")
     folders = ("metrics", "studies", "benchmarks")
-    archive = subprocess.run(["git", "archive", "HEAD", *folders], cwd=REPO, stdout=-1, check=True).stdout
-    with tarfile.open(fileobj=BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
+    archive = subprocess.run(
+        ["git", "archive", "--format=zip", "HEAD", *folders], cwd=REPO, stdout=-1, check=True
+    ).stdout
+    with zipfile.ZipFile(BytesIO(archive)) as files:
+        files.extractall(folder)
     return folder
 
 

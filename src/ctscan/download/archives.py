@@ -1,5 +1,6 @@
 """Unpack a zip or a tar that nobody has vouched for: regular files below the target, or one clear refusal."""
 
+import platform
 import tarfile
 import zipfile
 from pathlib import Path
@@ -18,7 +19,8 @@ def unpack(source: Path, target: Path) -> None:
 
     Raises:
         UserError: `source` is neither, damaged, cut short or encrypted; it declares more than `MAX_MEMBERS` members or
-            `MAX_BYTES` bytes; or a member of a tar is a link or a device, or would land outside `target`.
+            `MAX_BYTES` bytes; a member of a tar is a link or a device, or would land outside `target`; or `source` is a
+            tar and Python is older than 3.11.4.
         OSError: the file system refuses to read or to write.
     """
     try:
@@ -48,6 +50,11 @@ def _unpack_zip(source: Path, target: Path) -> None:
 
 
 def _unpack_tar(source: Path, target: Path) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError(
+            f"{source}: Python {platform.python_version()} can't unpack a tar safely; take Python 3.11.4 or later, or "
+            "unpack it yourself and give the folder"
+        )
     with tarfile.open(source) as archive:
         declared = 0
         for count, member in enumerate(archive, start=1):
