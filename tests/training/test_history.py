@@ -54,3 +54,10 @@ def test_time_is_kept_beside_the_outs_and_changes_none_of_them(tmp_path: Path, c
     publish_history("finetune", _history(1.0))
     assert _contents(tmp_path / "plots") == slow["plots"]
     assert (tmp_path / "metrics/finetune.json").read_bytes() == slow["metrics"]["finetune.json"]
+
+
+def test_a_phase_that_tells_no_image_from_another_says_so(capsys: pytest.CaptureFixture) -> None:
+    publish_history("initial", _history(2.0))
+    assert not capsys.readouterr().err
+    publish_history("initial", [{**record, "val_auc": 0.5} for record in _history(2.0)])
+    assert "no epoch tells one validation image from another" in capsys.readouterr().err

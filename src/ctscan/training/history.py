@@ -1,5 +1,6 @@
 """Keep the epochs of a phase of training: curves as dvclive records them, and the best epoch."""
 
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -58,3 +59,11 @@ def publish_history(phase: str, history: list[Record], blockwise: bool = False) 
         f"{phase}: best epoch {best + 1} of {len(history)}: validation loss {summary['val_loss']:.4f}, "
         f"accuracy {summary['val_accuracy']:.3f}, AUC {summary['val_auc']:.3f}; {median(seconds):.1f} s an epoch"
     )
+    # Keras' AUC is exactly 0.5 where no two scores are further apart than its thresholds.
+    if all(record["val_auc"] == 0.5 for record in history):
+        print(
+            f"{phase}: 1 warning\n  no epoch tells one validation image from another: all have nearly the same score. "
+            "The features may be too small to learn from, as those of some backbones with random weights are; choose "
+            "other `weights` or another `backbone`",
+            file=sys.stderr,
+        )
