@@ -211,6 +211,7 @@ def test_folds_are_recorded_with_the_external_reports_of_their_models(
     assert "ctscan sweep split.fold=0,1,2 --until evaluate\n" in page
     assert "dvc exp apply evaluate,split.fold=1\nctscan external other-hospital --name other-hospital\n" in page
     assert "## other-hospital" in page
+    assert '<img src="external/other-hospital/roc.png" width="420" alt="ROC curve, other-hospital">' in page
     kept = {path.relative_to("studies/five").as_posix() for path in Path("studies/five").rglob("*") if path.is_file()}
     assert {"README.md", "folds.json", "plots/roc.png", "external/other-hospital/roc.png"} < kept
     assert not [name for name in kept if "another" in name or name.endswith(".csv")]

@@ -11,13 +11,14 @@ from typing import Any
 from ctscan.core.errors import UserError
 from ctscan.core.files import write_json
 from ctscan.core.params import validate
-from ctscan.experiments import studies
+from ctscan.experiments import recorded_folds, studies
 from ctscan.experiments.studies import BEGIN, END, block, changes, seconds, snapshot
 
 import pytest
 import yaml
 from repository import REPO
 
+FOLDS = sorted(pooled.parent for pooled in (REPO / "studies").glob("*/folds.json"))
 RECORDED = sorted(lock.parent for lock in (REPO / "studies").glob("*/dvc.lock"))
 ABOUT = {"revision": "abc1234", "command": "dvc exp run -n x -S lr=0.1", "time": "1 s", "machine": "1 core"}
 
@@ -31,6 +32,19 @@ def _about(page: str) -> dict[str, str]:
     assert command, "no command"
     found = {name: match[1] for name, match in fields.items() if match}
     return {"revision": revision[1], "command": command[0], **found}
+
+
+@pytest.mark.parametrize("folder", FOLDS, ids=lambda folder: folder.name)
+def test_a_page_of_folds_is_what_their_files_say(folder: Path) -> None:
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    patterns = {
+        "revision": r"^- \*\*code:\*\* revision `(\w+)`$",
+        "machine": r"^- \*\*machine:\*\* (.+)$",
+        "settings": r"^ctscan sweep (.+) split\.fold=",
+    }
+    about = {name: re.findall(pattern, page, re.MULTILINE)[0] for name, pattern in patterns.items()}
+    assert recorded_folds.block(folder, about) in page
+    assert len(page.partition(END)[2].split()) > 20, "a word on what it shows"
 
 
 def _settings(command: str) -> dict[str, str]:
@@ -110,6 +124,7 @@ def test_a_snapshot_holds_the_run_and_no_picture(tmp_path: Path) -> None:
     assert page.startswith(BEGIN)
     assert f"finetuned     {accuracy:.3f} (" in page
     assert "nearest" in page
+    assert '<img src="plots/reliability.png" width="420" alt="reliability">' in page
 
 
 def test_half_a_run_is_no_study(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ctscan.experiments.studies import (
     code_and_machine,
     copy_external,
     external_sections,
+    plots_section,
     weights_line,
     write_page,
 )
@@ -114,6 +115,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         f"- **code:** revision `{about['revision']}`",
         f"- **machine:** {about['machine']}",
         *external_sections(folder),
+        *plots_section(folder),
         END,
     ]
     return "\n".join(lines)

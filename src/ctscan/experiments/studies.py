@@ -128,6 +128,19 @@ def external_sections(folder: Path) -> list[str]:
     return ["\n" + path.read_text(encoding="utf-8").rstrip() for path in sorted((folder / "external").glob("*.md"))]
 
 
+def plots_section(folder: Path) -> list[str]:
+    """The Markdown that shows all PNG of the study in `folder`: those of its own test, then those of the other sets."""
+    paths = [path.relative_to(folder) for path in (*folder.glob("plots/*.png"), *folder.glob("external/*/*.png"))]
+    paths.sort(key=lambda path: (path.parts[0] != "plots", path))
+    return ["", "## Plots", ""] + [f'<img src="{path}" width="420" alt="{plot_title(path)}">' for path in paths]
+
+
+def plot_title(path: Path) -> str:
+    """What the plot at `path`, below the folder of a study, shows."""
+    name = path.stem.replace("_", " ").replace("roc", "ROC curve")
+    return f"{name}, {path.parent.name}" if path.parts[0] == "external" else name
+
+
 def _model_hash(lock: Path) -> str:
     stages = parse_lock(lock.read_text(encoding="utf-8")).values()
     return next(str(out["md5"]) for stage in stages for out in stage["outs"] if out["path"] == MODEL)
@@ -207,6 +220,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         f"- **time:** {about['time']}",
         f"- **machine:** {about['machine']}",
         *external_sections(folder),
+        *plots_section(folder),
         END,
     ]
     return "\n".join(lines)
