@@ -94,13 +94,13 @@ def test_another_split_of_the_same_slices_has_their_features_already(clone: Path
 
 def test_a_result_follows_the_content_of_the_weights_file(clone: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        network = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))
+        network = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
         network.save_weights(tmp_path / f"{name}.weights.h5")
     hashes: list[str] = []
     for name in ("one", "two", "one"):
         shutil.copy(tmp_path / f"{name}.weights.h5", tmp_path / "mine.weights.h5")
-        succeeds(clone, f"ctscan weights '{tmp_path}/mine.weights.h5'")
-        ran = stages_run(clone, "dvc exp run -S weights=mine.weights.h5 extract-features")
+        succeeds(clone, f"ctscan weights '{tmp_path}/mine.weights.h5' --backbone MobileNetV2")
+        ran = stages_run(clone, "dvc exp run -S backbone=MobileNetV2 -S weights=mine.weights.h5 extract-features")
         assert ran == (["extract-features"] if len(hashes) < 2 else [])
         record = read_record(clone / "metrics/backbone.json")
         assert record["weights"] == "mine.weights.h5"

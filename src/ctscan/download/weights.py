@@ -18,13 +18,16 @@ RESERVED = ("random", "imagenet")  # what `weights` in params.yaml means other t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which file, if any."""
+    """Which file, if any, and for which backbone."""
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a Keras weights file, .h5 or .weights.h5")
+    parser.add_argument("--backbone", metavar="NAME", help="in place of the one in params.yaml")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where the weights can't be had or don't fit the backbone."""
     params = read_params()
+    if arguments.backbone:
+        params = params.model_copy(update={"backbone": arguments.backbone})
     if arguments.file:
         track(arguments.file.expanduser(), params)
     else:

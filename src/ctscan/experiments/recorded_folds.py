@@ -25,6 +25,7 @@ from ctscan.experiments.studies import (
     copy_external,
     external_sections,
     plots_section,
+    weights_command,
     weights_line,
     write_page,
 )
@@ -105,6 +106,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         BEGIN,
         "```console",
         "make data",
+        *weights_command(params),
         *commands(folder, result, about["settings"]),
         "```",
         "",

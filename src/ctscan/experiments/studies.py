@@ -194,6 +194,7 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         BEGIN,
         "```console",
         "make data",
+        *weights_command(params),
         about["command"],
         *external_commands(folder),
         "```",
@@ -224,6 +225,13 @@ def block(folder: Path, about: Mapping[str, str]) -> str:
         END,
     ]
     return "\n".join(lines)
+
+
+def weights_command(params: Mapping[str, Any]) -> list[str]:
+    """What puts the weights file of `params` into weights/, if they name one."""
+    if params["weights"] in RESERVED:
+        return []
+    return [f"ctscan weights path/to/{params['weights']} --backbone {params['backbone']}"]
 
 
 def weights_line(name: str, md5: str | None) -> str:
