@@ -91,7 +91,7 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
         assert found["models"]["initial"]["win_probability"]["controls"] < 0.5
     alone, together = folds["models"]["finetuned"], folds["combination"]
     page = (REPO / "README.md").read_text(encoding="utf-8")
-    assert f"network's is {alone['win_probability']['controls']:.3f};".replace("0.", ".") in page
+    assert f"Xception's is {alone['win_probability']['controls']:.3f};".replace("0.", ".") in page
     assert f"with HOG, {together['win_probability']:.3f}." in page
     upper = alone["intervals"]["roc_auc"]["high"]
     assert min(together["gain"]["low"], together["win_probability"] - 0.95) > 0
@@ -110,6 +110,10 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
         details = json.loads((studies / name / "metrics/details.json").read_text())
         best = max(row["roc_auc"] for row in details["controls"] if row["kind"] == "baseline")
         assert best > max(details[model]["test"]["roc_auc"] for model in ("initial", "finetuned")), name
+    pooled = read_record(studies / "random-weights-blocked/folds.json")
+    assert pooled["params"]["weights"] == "random"
+    auc = {row["name"]: row["roc_auc"] for row in pooled["controls"]}
+    assert auc["hog_svm"] > max(auc["initial"], auc["finetuned"])
 
 
 def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:

@@ -27,9 +27,10 @@ BASELINES = ("nearest_neighbour", "hog_svm")
 REPEATED = ("random", "blocked")  # the splits whose repeats over seeds are recorded
 WORTH = (  # recorded folds of the blocked split, and the model or baseline of them
     ("nearest neighbour on thumbnails", BLOCKED_FOLDS, "nearest_neighbour"),
-    ("ImageNet weights, frozen", BLOCKED_FOLDS, "initial"),
+    ("Xception, ImageNet weights, frozen", BLOCKED_FOLDS, "initial"),
     ("HOG + linear SVM", BLOCKED_FOLDS, "hog_svm"),
-    ("ImageNet weights, last layers trained", BLOCKED_FOLDS, "finetuned"),
+    ("Xception, ImageNet weights, last layers trained", BLOCKED_FOLDS, "finetuned"),
+    ("ResNet101V2, random weights, last layers trained", "random-weights-blocked", "finetuned"),
 )
 UNITS = {"phase_1": "s", "phase_2": "s", "total": "s", "peak_mib": "MiB"}  # of benchmarks/results.json
 TIMED = {
