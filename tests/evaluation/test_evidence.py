@@ -120,3 +120,13 @@ def test_a_combination_gains_from_a_second_opinion_however_sure_that_one_is() ->
 
     table["hog_svm"] = 0.5  # no opinion
     assert evidence.assess_combination(table, 0.5, resamples)["gain"]["difference"] == 0
+    # Nor is it a gain that the temperatures of pooled folds bring their scores into line.
+    table["fold"] = np.arange(len(table)) % 2
+    table["finetuned"] = 1 / (1 + np.exp(-np.where(table["fold"], 8, 1) * (other - 0.3)))
+    assert evidence.assess_combination(table, 0.5, resamples)["gain"]["difference"] == 0
+    calibrated = evidence.calibrated(table)
+    calibrated = calibrated[calibrated["subset"] == "test"]
+    unlike = roc_auc_score(calibrated["label"], calibrated["finetuned"]) - roc_auc_score(
+        calibrated["label"], table.loc[calibrated.index, "finetuned"]
+    )
+    assert abs(unlike) > 0.01, "the temperatures have to matter, or this tests nothing"

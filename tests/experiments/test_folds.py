@@ -103,6 +103,9 @@ def test_the_report_is_that_of_the_pooled_test_rows() -> None:
     assert f"| fold 2 | {result['models']['initial']['folds'][2]['accuracy']:.3f} |" in shown
     assert f"{each[2]:.3f} |" in shown
     assert f"That is {result['combination']['gain']['difference']:+.3f} (" in shown
+    hog = [roc_auc_score(own["label"], own["hog_svm"]) for _, own in test.groupby("fold")]
+    row = next(line for line in shown.splitlines() if line.startswith("| hog svm |"))
+    assert row.endswith(f" | {np.mean(hog):.3f} ± {np.std(hog, ddof=1):.3f} |")
 
 
 @pytest.fixture

@@ -89,10 +89,13 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
         assert (found["params"]["split"]["folds"], found["params"]["split"]["block_size"]) == (5, 20)
         assert found["models"]["finetuned"]["win_probability"]["controls"] > 0.95
         assert found["models"]["initial"]["win_probability"]["controls"] < 0.5
+    means = [f"{found['models']['finetuned']['mean']['roc_auc']:.3f}"[1:] for found in (random_folds, folds)]
+    overview = " ".join((REPO / "studies/README.md").read_text(encoding="utf-8").split())
+    assert f"network's is {means[0]} on the random split and {means[1]} on the blocked one" in overview
     alone, together = folds["models"]["finetuned"], folds["combination"]
     page = (REPO / "README.md").read_text(encoding="utf-8")
-    assert f"Xception's is {alone['win_probability']['controls']:.3f};".replace("0.", ".") in page
-    assert f"with HOG, {together['win_probability']:.3f}." in page
+    assert f"Xception's is {alone['win_probability']['controls']:.3f}, ".replace("0.", ".") in page
+    assert f"The mean of both has {together['win_probability']:.3f}." in page
     upper = alone["intervals"]["roc_auc"]["high"]
     assert min(together["gain"]["low"], together["win_probability"] - 0.95) > 0
     assert together["test"]["roc_auc"] < upper

@@ -166,4 +166,6 @@ def test_time_is_the_epochs_own_or_not_known(tmp_path: Path) -> None:
     assert seconds(tmp_path) == "initial 3 epochs of 4.0 s, finetune 1 epochs of 200.0 s"
     (tmp_path / "metrics/timing/finetune.json").unlink()
     write_json(tmp_path / "plots/initial/val/loss.json", [{"step": step, "loss": 0.5} for step in (1, 2, 3)])
-    assert seconds(tmp_path) == ("initial not known, the run was restored, finetune not known, the run was restored")
+    assert seconds(tmp_path) == (
+        "initial not recorded, as DVC restored the stage, finetune not recorded, as DVC restored the stage"
+    )

@@ -118,24 +118,30 @@ def compare_models(predictions: pd.DataFrame, threshold: float, resamples: Resam
 def assess_combination(predictions: pd.DataFrame, threshold: float, resamples: Resamples) -> dict[str, Any]:
     """How the fine-tuned model and HOG with a linear SVM judge together, by the mean of their calibrated logits.
 
-    Both count the same, so nothing but their temperatures comes from validation.
-
     Returns:
-        `test` and `intervals` as of a model; `gain`, the difference of ROC AUC to the fine-tuned model alone; and
-        `win_probability` against the controls.
+        `test` and `intervals` as of a model; `gain`, the difference of ROC AUC to the calibrated fine-tuned model
+        alone, because in pooled folds a temperature for each fold can change the AUC by itself; and `win_probability`
+        against the calibrated controls.
     """
-    _, test = _parts(predictions)
     _, probable = _parts(calibrated(predictions))
-    labels = probable["label"].to_numpy()
-    scores = expit(calibration.logits(probable[list(COMBINED)].to_numpy()).mean(axis=1))
+    labels, scores = probable["label"].to_numpy(), combined_scores(probable)
     controls = {name: probable[name].to_numpy() for name in score_columns(probable) if name not in MODELS}
     name = "test, combination"
     return {
         "test": metrics.headline(labels, scores, threshold, name),
         "intervals": headline_intervals(labels, scores, threshold, resamples, name),
-        "gain": auc_difference(labels, test[MODELS[-1]].to_numpy(), scores, resamples, name),
+        "gain": auc_difference(labels, probable[MODELS[-1]].to_numpy(), scores, resamples, name),
         "win_probability": comparison.win_probability(labels, scores, controls, resamples, name),
     }
+
+
+def combined_scores(probable: pd.DataFrame) -> Scores:
+    """(n,) the scores of the fine-tuned model and HOG together, of the rows of a table that `calibrated` made.
+
+    Both count the same, so nothing but their temperatures comes from validation.
+    """
+    combined: Scores = expit(calibration.logits(probable[list(COMBINED)].to_numpy()).mean(axis=1))
+    return combined
 
 
 def _brier(labels: np.ndarray, probabilities: Scores, resamples: Resamples) -> dict[str, float]:

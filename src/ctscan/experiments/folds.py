@@ -28,13 +28,15 @@ from ctscan.experiments.programs import calling_dvc, reason
 from ctscan.experiments.studies import changes
 from ctscan.experiments.sweep import combinations, require_tracked
 
-if TYPE_CHECKING:  # help should not wait for it
+if TYPE_CHECKING:  # help should not wait for them
+    from ctscan.evaluation.metrics import Scores
+
     import pandas as pd
 
 RESULTS, PLOTS = Path("metrics/folds"), Path("plots")
 PREDICTED = "predictions.csv"
 PARTS = ("accuracy", "roc_auc")  # what the printed table has of each fold
-NOTE = "Pooled predictions of all folds: each image is judged by the models of the fold that it was not trained in."
+NOTE = "Pooled predictions of all folds: each image is judged by the models that were not trained on it."
 
 
 class Fold(NamedTuple):
@@ -209,34 +211,30 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
     Returns:
         Counts; for each model `test` and `intervals` over all images, `folds` (the headline metrics of each), their
         `mean` and `deviation` over the folds, and the findings of `evidence.assess_models`; `comparison`;
-        `combination`, of the fine-tuned model with HOG; `controls`.
+        `combination`, of the fine-tuned model with HOG; `controls`. These two have `folds`, `mean` and `deviation` as
+        well: pooled, a score has to mean the same in every fold, and not all of them suffer alike where it does not.
     """
     from ctscan.evaluation import evidence, intervals, metrics
     from ctscan.evaluation.assess import ScoredSubset, controls_table
-    from ctscan.evaluation.predictions import FOLD, MODELS, score_columns
+    from ctscan.evaluation.predictions import MODELS, score_columns
 
     threshold, seed = params.evaluate.threshold, params.seed
-    test = pooled[pooled["subset"] == "test"]
+    of_test = pooled["subset"] == "test"
+    test = pooled[of_test]
     labels, groups = test["label"].to_numpy(), test["group"].to_numpy()
     resamples = intervals.resample(labels, groups, params.evaluate.bootstrap, seed, "test of all folds")
     models = evidence.assess_models(pooled, threshold, resamples, seed)
     for model, report in models.items():
         scores = test[model].to_numpy()
-        each = [
-            metrics.headline(own["label"], own[model], threshold, f"test of fold {fold}, {model}")
-            for fold, own in test.groupby(FOLD)
-        ]
-        columns = {metric: [row[metric] for row in each] for metric in metrics.HEADLINE}
         models[model] = {
             "test": metrics.headline(labels, scores, threshold, f"test of all folds, {model}"),
             "intervals": intervals.headline_intervals(labels, scores, threshold, resamples, "test of all folds"),
-            "folds": each,
-            "mean": {metric: statistics.mean(values) for metric, values in columns.items()},
-            "deviation": {metric: statistics.stdev(values) for metric, values in columns.items()},
+            **_over_folds(test, scores, threshold, model),
             **report,
         }
     scored = ScoredSubset(labels, groups, {model: test[model].to_numpy() for model in MODELS})
     baselines = {name: test[name].to_numpy() for name in score_columns(test) if name not in MODELS}
+    together = evidence.combined_scores(evidence.calibrated(pooled)[of_test])
     return {
         "folds": params.split.folds,
         "strategy": params.split.strategy,
@@ -245,8 +243,31 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
         "groups": resamples.units,
         "models": models,
         "comparison": evidence.compare_models(pooled, threshold, resamples, seed),
-        "combination": evidence.assess_combination(pooled, threshold, resamples),
-        "controls": controls_table(scored, baselines, threshold, resamples),
+        "combination": {
+            **evidence.assess_combination(pooled, threshold, resamples),
+            **_over_folds(test, together, threshold, "combination"),
+        },
+        "controls": [
+            {**row, **_over_folds(test, test[row["name"]].to_numpy(), threshold, row["name"])}
+            for row in controls_table(scored, baselines, threshold, resamples)
+        ],
+    }
+
+
+def _over_folds(test: "pd.DataFrame", scores: "Scores", threshold: float, name: str) -> dict[str, Any]:
+    """The headline metrics of `scores` (n,) in each fold of the rows of `test`, their mean and their deviation."""
+    from ctscan.evaluation import metrics
+    from ctscan.evaluation.predictions import FOLD
+
+    each = [
+        metrics.headline(own["label"], own["score"], threshold, f"test of fold {fold}, {name}")
+        for fold, own in test.assign(score=scores).groupby(FOLD)
+    ]
+    columns = {metric: [row[metric] for row in each] for metric in metrics.HEADLINE}
+    return {
+        "folds": each,
+        "mean": {metric: statistics.mean(values) for metric, values in columns.items()},
+        "deviation": {metric: statistics.stdev(values) for metric, values in columns.items()},
     }
 
 
@@ -291,9 +312,14 @@ def table(result: Mapping[str, Any]) -> str:
         for metric in PARTS
     )
     rows.append([f"all {result['images']} images, pooled", *pooled])
-    controls = [["control, pooled", "accuracy", "ROC AUC"], ["---"] * 3]
+    controls = [["control", "pooled accuracy", "pooled ROC AUC", "ROC AUC, mean ± deviation over folds"], ["---"] * 4]
     controls += [
-        [row["name"].replace("_", " "), f"{row['accuracy']:.3f}", f"{row['roc_auc']:.3f} ({interval(row)})"]
+        [
+            row["name"].replace("_", " "),
+            f"{row['accuracy']:.3f}",
+            f"{row['roc_auc']:.3f} ({interval(row)})",
+            _spread(row),
+        ]
         for row in result["controls"]
         if row["kind"] != "model"
     ]
@@ -304,11 +330,21 @@ def table(result: Mapping[str, Any]) -> str:
     )
     combined = result["combination"]
     auc, gain = combined["test"]["roc_auc"], combined["gain"]
+    # Results that were recorded by older versions compare with the scores as they are.
+    alone = "alone, calibrated too" if "mean" in combined else "alone, which is not calibrated"
     together = (
         "Fine-tuned model and HOG with a linear SVM, mean of their logits as calibrated on validation: "
         f"accuracy {combined['test']['accuracy']:.3f} ({interval(combined['intervals']['accuracy'])}), "
-        f"ROC AUC {auc:.3f} ({interval(combined['intervals']['roc_auc'])}). That is {gain['difference']:+.3f} "
-        f"({gain['low']:+.3f} to {gain['high']:+.3f}) over the fine-tuned model alone, and above every control in "
+        f"ROC AUC {auc:.3f} ({interval(combined['intervals']['roc_auc'])}), "
+        f"over folds {_spread(combined)}. That is {gain['difference']:+.3f} "
+        f"({gain['low']:+.3f} to {gain['high']:+.3f}) over the fine-tuned model {alone}, and above every control in "
         f"{combined['win_probability']:.3f} of the resamples."
     )
     return "\n\n".join([about, *markdown, together, f"```text\n{evidence_table(models)}\n```"])
+
+
+def _spread(report: Mapping[str, Any]) -> str:
+    """ROC AUC over the folds, which results that were recorded by older versions lack for controls and combination."""
+    if "mean" not in report:
+        return "not recorded"
+    return f"{report['mean']['roc_auc']:.3f} ± {report['deviation']['roc_auc']:.3f}"

@@ -169,7 +169,7 @@ def seconds(run: Path) -> str:
         epochs = read_json(path) if path.is_file() else []
         losses = [row["loss"] for row in read_json(run / "plots" / phase / "val" / "loss.json")]
         if len(epochs) != len(losses) or not np.allclose([row["val_loss"] for row in epochs], losses, rtol=1e-9):
-            phases.append(f"{phase} not known, the run was restored")
+            phases.append(f"{phase} not recorded, as DVC restored the stage")
         else:
             middle = statistics.median(row["seconds"] for row in epochs)
             phases.append(f"{phase} {len(epochs)} epochs of {middle:.1f} s")

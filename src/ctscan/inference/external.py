@@ -200,7 +200,7 @@ def draw(
     name, labels = str(report["name"]), external.labels
     resamples = intervals.resample(labels, external.groups, params.evaluate.bootstrap, params.seed, name)
     band = intervals.roc_band(labels, external.scores, resamples, name)
-    unit = "slices, of unknown patients" if external.groups is None else "groups"
+    unit = "slices, which is too narrow if several are of one patient" if external.groups is None else "groups"
     evidence_figures.draw_roc(
         folder / "roc.png",
         {MODEL: band["points"]},
@@ -263,7 +263,9 @@ def section(report: Mapping[str, Any]) -> str:
         for metric in ("roc_auc", "accuracy"):
             add(f"{COLUMNS[metric]} over patients", lambda found, metric=metric: _over_patients(found, metric))
     about, reading = report["run"], report["reading"]
-    unit = "groups of groups.csv" if report["external"]["resampled"] == "group" else "slices, as patients are not known"
+    unit = "groups of groups.csv"
+    if report["external"]["resampled"] != "group":
+        unit = "slices (no groups.csv names patients, so they are too narrow if several slices are of one)"
     left_out = report["data"]["left_out"]
     lines = [
         f"## {name}: a set that the model was not made with",
