@@ -13,6 +13,7 @@ from ctscan.experiments import sweep
 import pandas as pd
 import pytest
 from commands import ctscan
+from zc.lockfile import LockFile
 
 
 def test_a_grid_is_every_combination_named_after_what_varies() -> None:
@@ -192,7 +193,7 @@ def test_what_waits_in_the_queue_beside_it_is_named_before_anything_is_queued(mo
 
 
 @pytest.mark.slow
-def test_what_waits_is_read_from_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_read_from_dvc_and_why_it_queues_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("lr: 1\n")
     (tmp_path / "dvc.yaml").write_text("stages:\n  train:\n    cmd: mkdir out\n    params: [lr]\n")
@@ -210,6 +211,13 @@ def test_what_waits_is_read_from_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyP
     queue = f"{sys.executable} -m dvc exp run -q --queue --name other -S lr=2"
     subprocess.run(queue.split(), check=True)
     assert sweep.waiting() == ["other"]
+
+    other_process = LockFile(str(tmp_path / ".dvc/tmp/lock"))
+    with pytest.raises(UserError, match=r"^`dvc exp run [^`]*` failed: ERROR: Unable to acquire lock"):
+        sweep.queue({"lr=3": ["lr=3"]}, "train")
+    other_process.close()
+    sweep.queue({"lr=3": ["lr=3"]}, "train")
+    assert sweep.waiting() == ["other", "lr=3"]
 
 
 def test_a_run_without_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

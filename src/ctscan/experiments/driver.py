@@ -184,7 +184,7 @@ def shared_experiment(head: str, settings: list[str]) -> str:
     name = f"shared-{hashlib.sha256(' '.join(settings).encode()).hexdigest()[:8]}"
     if name not in experiments_at_home(head):
         changes = [part for setting in settings for part in ("--set-param", setting)]
-        run_program("dvc", "exp", "run", "--temp", "--quiet", "--name", name, *changes, SHARED[-1])
+        run_program("dvc", "exp", "run", "--temp", "--name", name, *changes, SHARED[-1])
     return experiments_at_home(head)[name]
 
 

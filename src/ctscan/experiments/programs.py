@@ -70,7 +70,10 @@ def _call(command: tuple[str, ...], at: Path | None) -> tuple[list[str], dict[st
 
 
 def run_program(*command: str, at: Path | None = None) -> None:
-    """Run `command` as `attempt` does. Raises `UserError` if it fails, after what it says itself on the screen."""
+    """Run `command` as `attempt` does. Raises `UserError` if it fails, after what it says itself on the screen.
+
+    With --quiet DVC does not say why it fails, so `command` goes without.
+    """
     if attempt(*command, at=at).returncode:
         raise UserError(f"`{' '.join(command)}` failed; its message stands above")
 

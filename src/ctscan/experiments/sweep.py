@@ -178,7 +178,7 @@ def queue(experiments: dict[str, list[str]], stage: str) -> None:
             print(f"{name}: there already")
             continue
         changes = [part for setting in settings for part in ("--set-param", setting)]
-        run_program("dvc", "exp", "run", "--queue", "--quiet", "--name", name, *changes, stage)
+        read_program("dvc", "exp", "run", "--queue", "--name", name, *changes, stage)
         print(f"{name}: queued")
 
 

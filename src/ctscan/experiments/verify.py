@@ -42,7 +42,7 @@ def run_again(clone: Path) -> Path:
     read_program("git", "clone", "--quiet", ".", str(clone))
     params = read_params()
     if params.dataset == "sample":
-        run_program("dvc", "pull", "--quiet", "--remote", "sample", "sample", at=clone)
+        read_program("dvc", "pull", "--remote", "sample", "sample", at=clone)
     elif not (clone / params.dataset).exists():  # git may hold a small one
         shutil.copytree(params.dataset, clone / params.dataset)
     weights = Path(params.weights)
