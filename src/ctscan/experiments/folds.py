@@ -165,7 +165,10 @@ def check_folds(folds: Sequence[Fold]) -> list[Fold]:
         paths = sorted(path for path in first.inputs | other.inputs if first.inputs.get(path) != other.inputs.get(path))
         if params or paths:
             what = ", ".join(params) or f"{', '.join(paths)} (code or data)"
-            raise UserError(f"{first.experiment} and {other.experiment} differ in {what}; only split.fold may differ")
+            raise UserError(
+                f"{first.experiment} and {other.experiment} differ in {what}; only split.fold may differ. Name the "
+                "experiments to pool: `ctscan folds EXPERIMENT ...`"
+            )
     number = int(first.params["split"]["folds"])
     names: dict[int, str] = {}
     for fold in folds:

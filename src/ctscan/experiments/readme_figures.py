@@ -18,7 +18,6 @@ STRATEGIES = ("random", "blocked")
 # Recorded studies of one protocol on the real images: the folds of each split. Of the models of the blocked folds one
 # was scored on the other source.
 RANDOM_FOLDS, BLOCKED_FOLDS, OTHER_SOURCE = "xception-random-folds", "xception-blocked", "covid-ct"
-COMPARED = ("combination", "finetuned", "initial", "hog_svm", "nearest_neighbour")  # on the three tests
 SHOWN = {"COVID, synthetic": (True, (1, 2)), "non-COVID, synthetic": (False, (1, 2))}  # patients of each class
 POSITION = 2  # of the three slices of a patient
 CELL = (270, 200)  # pixels, width and height of a slice
@@ -82,8 +81,9 @@ def draw_three_tests(root: Path, path: Path) -> None:
     axis = figure.subplots()
     backbone = read_json(root / "studies" / BLOCKED_FOLDS / "folds.json")["params"]["backbone"]
     _, study, *_ = read_json(root / "studies/published.json")["rows"]
+    shown = ("finetuned", "initial", "hog_svm", "nearest_neighbour")
     for place, test in enumerate(tests):
-        names = [name for name in COMPARED if name in test.aucs]
+        names = [name for name in shown if name in test.aucs]
         for order, name in enumerate(names):
             style, auc = STYLES[name], test.aucs[name]
             first = not any(name in earlier.aucs for earlier in tests[:place])
@@ -94,10 +94,12 @@ def draw_three_tests(root: Path, path: Path) -> None:
                 markersize=6, elinewidth=1.4, capsize=3, label=style.name.replace("\n", " ") if first else None,
             )  # fmt: skip
     published = study["roc_auc"][0] / study["roc_auc"][1]
-    axis.plot(-0.42, published, "*", color="black", markersize=8, label="The study's, fine-tuned")
+    axis.plot(-0.42, published, "*", color="black", markersize=8, label="The study (ResNet101V2, 745 slices)")
     axis.axhline(0.5, color="0.75", linewidth=0.8, zorder=0)
     axis.text(-0.47, 0.495, "chance", fontsize=8, color="0.35", va="top")
-    ticks = [f"{test.name}\n{test.images} slices" for test in tests]
+    ticks = [
+        f"{test.name}\n{test.images} slices" + (",\nnetwork only" if len(test.aucs) == 1 else "") for test in tests
+    ]
     axis.set_xticks(range(len(tests)), ticks, fontsize=9)
     axis.set(xlim=(-0.5, len(tests) - 0.5), ylim=(0.4, 1.01))
     axis.set_ylabel("test ROC AUC with its 95 % interval", fontsize=9)

@@ -34,15 +34,13 @@ from ctscan.experiments.studies import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study's name, which cross-validation it is, and what its command starts from."""
     parser.add_argument("name", help="of the folder under studies/")
-    parser.add_argument("--strategy", default="blocked", help="the split whose folds were pooled (default blocked)")
+    parser.add_argument("--strategy", help="the split whose folds were pooled, where folds of several splits were")
     parser.add_argument("--base", default="HEAD", help="revision that the commands start from (default HEAD)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `UserError` where no such folds were pooled, or where they ran other code than that of the base."""
-    source = folds.RESULTS / f"{arguments.strategy}.json"
-    if not source.exists():
-        raise UserError(f"{source} is missing; pool the folds first with `ctscan folds`")
+    source = pooled_result(arguments.strategy)
     result = read_record(source)
     if "combination" not in result:
         raise UserError(f"{source} is of an older version; pool the folds anew with `ctscan folds`")
@@ -56,6 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
     write_page(page, block(folder, about))
     print(f"{folder}: recorded with {external} external sets; say in {page} what it shows")
     return 0
+
+
+def pooled_result(strategy: str | None) -> Path:
+    """The result of `ctscan folds` on the split that is named, or the only one. Raises `UserError` without one."""
+    found = [folds.RESULTS / f"{strategy}.json"] if strategy else sorted(folds.RESULTS.glob("*.json"))
+    if len(found) > 1:
+        raise UserError(f"folds of {' and of '.join(path.stem for path in found)} were pooled; choose with --strategy")
+    if not found or not found[0].exists():
+        raise UserError(f"{found[0] if found else folds.RESULTS} is missing; pool the folds first with `ctscan folds`")
+    return found[0]
 
 
 def require_code(inputs: Mapping[str, str], base: str) -> None:
