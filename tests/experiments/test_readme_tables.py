@@ -116,6 +116,12 @@ def test_what_the_pages_say_of_weights_and_baselines_is_so(committed: Path) -> N
     assert pooled["params"]["weights"] == "random"
     auc = {row["name"]: row["roc_auc"] for row in pooled["controls"]}
     assert auc["hog_svm"] > max(auc["initial"], auc["finetuned"])
+    scratch = read_record(studies / "from-scratch-blocked/folds.json")
+    assert scratch["params"]["weights"] == "random"
+    assert _apart(scratch["params"]["split"], folds["params"]["split"]) == set(), "one table compares their folds"
+    without, pretrained = scratch["models"]["finetuned"], folds["models"]["finetuned"]
+    assert without["test"]["roc_auc"] > pretrained["test"]["roc_auc"]
+    assert without["intervals"]["roc_auc"]["low"] < pretrained["test"]["roc_auc"], "the pages call neither better"
 
 
 def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
