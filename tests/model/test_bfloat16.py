@@ -156,7 +156,7 @@ def test_normalization_is_as_close_to_float32_as_keras_own(name: str, float32_po
             loss = tf.reduce_mean(outputs**2)
         gradients = tape.gradient(loss, [variable.value for variable in base.trainable_variables])
         found.append([outputs, *gradients])
-    # Where the processor does not compute in bfloat16, it is emulated with other roundings: 1.49 was seen of one kernel.
+    # Where the processor does not compute in bfloat16, it is emulated with other roundings: 1.49 was seen once.
     limit = 1.1 if {"avx512_bf16", "amx_bf16"} & set(environment()["vector_extensions"]) else 2
     for exact, own, ours in zip(*found, strict=True):
         assert tf.norm(ours - exact) <= limit * tf.norm(own - exact)
