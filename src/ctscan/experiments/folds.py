@@ -227,12 +227,13 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
     labels, groups = test["label"].to_numpy(), test["group"].to_numpy()
     resamples = intervals.resample(labels, groups, params.evaluate.bootstrap, seed, "test of all folds")
     models = evidence.assess_models(pooled, threshold, resamples, seed)
+    over_folds = {name: _over_folds(test, test[name].to_numpy(), threshold, name) for name in score_columns(test)}
     for model, report in models.items():
         scores = test[model].to_numpy()
         models[model] = {
             "test": metrics.headline(labels, scores, threshold, f"test of all folds, {model}"),
             "intervals": intervals.headline_intervals(labels, scores, threshold, resamples, "test of all folds"),
-            **_over_folds(test, scores, threshold, model),
+            **over_folds[model],
             **report,
         }
     scored = ScoredSubset(labels, groups, {model: test[model].to_numpy() for model in MODELS})
@@ -251,8 +252,7 @@ def assess_folds(pooled: "pd.DataFrame", params: Params) -> dict[str, Any]:
             **_over_folds(test, together, threshold, "combination"),
         },
         "controls": [
-            {**row, **_over_folds(test, test[row["name"]].to_numpy(), threshold, row["name"])}
-            for row in controls_table(scored, baselines, threshold, resamples)
+            {**row, **over_folds[row["name"]]} for row in controls_table(scored, baselines, threshold, resamples)
         ],
     }
 
